@@ -1,0 +1,49 @@
+"""The event envelope: CloudEvents 1.0 attributes and typed data. In: facts. Out: frozen values.
+
+The attributes and their meaning are those of the CloudEvents specification, version 1.0.2.
+"""
+
+from __future__ import annotations
+
+import os
+import time as _clock
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+NO_EXTENSIONS: Mapping[str, str] = {}
+
+
+def new_id() -> str:
+    """A fresh event id: 32 hexadecimal digits that sort by time (48 bits of milliseconds, 80 bits of chance)."""
+    return f"{_clock.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def utc_now() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[T]):
+    """One fact that happened: `data` of the given `type`, known by `id` for ever.
+
+    Two events with the same id are the same event: it is processed once per subscription. `time` is aware, UTC.
+    `extensions` are further CloudEvents attributes, strings by lower-case name.
+    """
+
+    type: str
+    data: T
+    id: str = field(default_factory=new_id)
+    source: str = "pipeline"
+    time: datetime = field(default_factory=utc_now)
+    subject: str | None = None
+    dataschema: str | None = None
+    datacontenttype: str = "application/json"
+    extensions: Mapping[str, str] = field(default_factory=lambda: NO_EXTENSIONS)
+
+
+AnyEvent = Event[Any]
