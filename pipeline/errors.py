@@ -67,11 +67,7 @@ class Problem:
     warning: bool = False
 
     def __str__(self) -> str:
-        where = (
-            f"{self.file}:{self.line}:{self.column}: "
-            if self.line
-            else (f"{self.file}: " if self.file else "")
-        )
+        where = f"{self.file}:{self.line}:{self.column}: " if self.line else (f"{self.file}: " if self.file else "")
         path = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{where}{'warning: ' if self.warning else ''}{path}{self.message}{hint}"

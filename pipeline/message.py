@@ -19,9 +19,7 @@ ERROR = "pipeline-error"  # str, the kind of the last failure: an exception's qu
 ERROR_MESSAGE = "pipeline-error-message"  # str, bounded
 TRACEBACK = "pipeline-traceback"  # str, bounded; dead letters only
 HISTORY = "pipeline-history"  # str, JSON list of {attempt, at, error, message}, bounded, oldest first
-REASON = (
-    "pipeline-reason"  # str: exhausted | rejected | undecodable | unknown_type | no_handler | invalid ...
-)
+REASON = "pipeline-reason"  # str: exhausted | rejected | undecodable | unknown_type | no_handler | invalid ...
 SUBSCRIPTION = "pipeline-subscription"  # str, whose dead letter this is
 EXCHANGE = "pipeline-exchange"  # str, where it was first published to
 ROUTING_KEY = "pipeline-routing-key"  # str, with which key

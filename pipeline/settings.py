@@ -102,9 +102,7 @@ def _broker(env: Mapping[str, str], state_dir: Path) -> tuple[str, str, str]:
     except FileNotFoundError:
         return "", "", "nowhere"
     except (ValueError, KeyError, OSError) as error:
-        raise ConfigurationError(
-            f"{node_file} can't be read ({error}); run `pipeline broker start`"
-        ) from error
+        raise ConfigurationError(f"{node_file} can't be read ({error}); run `pipeline broker start`") from error
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -1,0 +1,94 @@
+"""Opens connections and turns the client libraries' errors into ours. In: settings. Out: connections, `BrokerError`s.
+
+For what is not the hot path (declaring, inspecting, redriving) `open_connection` gives an aio-pika connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from pipeline.errors import (
+    AccessRefused,
+    AuthenticationFailed,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    ObjectLocked,
+    ObjectMissing,
+    TopologyDrift,
+    VirtualHostMissing,
+)
+from pipeline.settings import Settings, mask
+
+CLIENT_ERRORS = (aiormq.AMQPError, aiormq.ChannelInvalidStateError, OSError, asyncio.TimeoutError, RuntimeError)
+
+
+def connection_url(settings: Settings, name: str) -> str:
+    """The AMQP URL with heartbeat and a connection name people see in RabbitMQ's tools.
+
+    Raises: ConfigurationError when no broker is configured.
+    """
+    if not settings.amqp_url:
+        raise ConfigurationError(
+            "no broker is configured; set PIPELINE_AMQP_URL or start a private node with `pipeline broker start`"
+        )
+    parts = urlsplit(settings.amqp_url)
+    query = dict(parse_qsl(parts.query))
+    query.setdefault("heartbeat", str(settings.heartbeat))
+    query.setdefault("name", name)
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+@asynccontextmanager
+async def open_connection(settings: Settings, name: str) -> AsyncIterator[AbstractConnection]:
+    """An aio-pika connection for the block; client errors raised inside come out as ours.
+
+    Raises: BrokerError and its kinds.
+    """
+    url = connection_url(settings, name)
+    try:
+        connection = await asyncio.wait_for(aio_pika.connect(url), settings.connect_timeout)
+    except (*CLIENT_ERRORS, aio_pika.exceptions.AMQPException) as error:
+        raise translate(error, url) from error
+    try:
+        yield connection
+    except (aiormq.AMQPError, aiormq.ChannelInvalidStateError) as error:
+        raise translate(error, url) from error
+    finally:
+        await connection.close()
+
+
+def translate(error: BaseException, url: str) -> BrokerError:
+    """Our error for a client library's error at `url`; passes ours through."""
+    where = mask(urlunsplit(urlsplit(url)._replace(query="")))
+    detail = str(error) or type(error).__name__
+    match error:
+        case BrokerError():
+            return error
+        case aiormq.AuthenticationError() | aiormq.ProbableAuthenticationError():
+            return AuthenticationFailed(f"{where} refused the user or password; check PIPELINE_AMQP_URL")
+        case aiormq.ConnectionNotAllowed():
+            vhost = urlsplit(url).path.lstrip("/") or "/"
+            return VirtualHostMissing(
+                f"virtual host {vhost!r} at {where} does not exist or is closed to this user ({detail}); "
+                "create it or name another in PIPELINE_AMQP_URL"
+            )
+        case aiormq.ChannelAccessRefused():
+            return AccessRefused(f"{where} does not permit this: {detail}")
+        case aiormq.ChannelNotFoundEntity():
+            return ObjectMissing(f"{where}: {detail}; `pipeline topology apply` declares what the topology files name")
+        case aiormq.ChannelLockedResource():
+            return ObjectLocked(f"{where}: {detail}")
+        case aiormq.ChannelPreconditionFailed():
+            return TopologyDrift(f"{where}: {detail}; `pipeline topology plan` shows the difference")
+        case TimeoutError():
+            return BrokerUnavailable(f"{where} did not answer in time; is the broker running?")
+        case _:
+            return BrokerUnavailable(f"{where} can't be reached: {detail}; is the broker running?")
