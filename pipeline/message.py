@@ -6,9 +6,9 @@ Header names below starting with `pipeline-` are this library's; they never reac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+from pipeline.properties import Properties, decode_properties
 
 # Set on retry copies and dead letters.
 ATTEMPT = "pipeline-attempt"  # int, the number of the attempt this copy is for, from 1
@@ -30,50 +30,61 @@ PREFIX = "pipeline-"
 
 
 @dataclass(frozen=True, slots=True)
-class Properties:
-    """AMQP 0-9-1 basic properties as used here. `timestamp` is seconds since the epoch. Always persistent."""
-
-    message_id: str = ""
-    type: str = ""
-    content_type: str = ""
-    content_encoding: str = ""
-    timestamp: int = 0
-    app_id: str = ""
-    correlation_id: str = ""
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    priority: int | None = None
-    expiration: str = ""
-    reply_to: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Message:
-    """One message to publish: `body` to `exchange` with `routing_key`; mandatory, persistent, confirmed."""
+    """One message to publish: `body` to `exchange` with `routing_key`; mandatory, persistent, confirmed.
 
-    exchange: str
-    routing_key: str
-    body: bytes
-    properties: Properties
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One arrival on a subscription's queue.
-
-    `tag` is the broker's delivery tag and `epoch` the consumer's life it belongs to (a tag of a past epoch is
-    dead and must not be acked). `delivery_count` is the broker's count of earlier arrivals, 0 on the first.
+    `properties` are the encoded bytes (`encode_properties`), so that nobody on the way encodes them again.
     """
 
-    tag: int
-    epoch: int
     exchange: str
     routing_key: str
-    redelivered: bool
-    properties: Properties
     body: bytes
+    properties: bytes
+    message_id: str
+
+
+class Delivery:
+    """One arrival on a subscription's queue. Treat it as a value; its properties are decoded when first asked for.
+
+    `tag` is the broker's delivery tag and `epoch` the consumer's life it belongs to: a tag of a past epoch is dead and
+    must not be acked. Not a dataclass: a hundred thousand a second are made.
+    """
+
+    __slots__ = ("_properties", "body", "epoch", "exchange", "raw_properties", "redelivered", "routing_key", "tag")
+
+    def __init__(
+        self,
+        tag: int,
+        epoch: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        raw_properties: bytes,
+        body: bytes,
+    ) -> None:
+        self.tag = tag
+        self.epoch = epoch
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.raw_properties = raw_properties
+        self.body = body
+        self._properties: Properties | None = None
+
+    @property
+    def properties(self) -> Properties:
+        """The decoded properties. Raises: ProtocolViolation when they can't be read."""
+        if self._properties is None:
+            self._properties = decode_properties(self.raw_properties)
+        return self._properties
 
     @property
     def delivery_count(self) -> int:
-        """How often the broker handed this message out before (0 on the first arrival)."""
+        """How often a quorum queue handed this message out before (0 on the first arrival)."""
+        if not self.redelivered:
+            return 0
         count = self.properties.headers.get(DELIVERY_COUNT, 0)
         return count if isinstance(count, int) else 0
+
+    def __repr__(self) -> str:
+        return f"Delivery(tag={self.tag}, epoch={self.epoch}, {self.routing_key!r}, {len(self.body)} bytes)"
