@@ -1,0 +1,101 @@
+"""A real RabbitMQ for tests. In: `PIPELINE_TEST_AMQP_URL`, or a private node started for the session.
+Out: a virtual host of its own for each test, so that tests never see each other's queues.
+
+The node is not the developer's own: its folder is a temporary one, and it ends with the session.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import pytest
+
+from pipeline.broker.address import Address
+from pipeline.broker.locate import programs
+from pipeline.broker.node import Node
+from pipeline.settings import load_settings
+
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class TestVhost:
+    """One test's virtual host; the URLs hold user and password."""
+
+    __test__ = False  # the name is no test class for pytest
+
+    name: str
+    amqp_url: str
+    management_url: str
+
+
+@pytest.fixture(scope="session")
+def private_node() -> Iterator[Node]:
+    """A private node of the test session, running. Tests that stop or kill it start it again."""
+    folder = Path(tempfile.mkdtemp(prefix="pipeline-test-"))
+    node = Node(folder, programs(PROJECT / ".pipeline", print))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.kill()  # its data is thrown away: no reason to wait for an orderly shutdown
+        node.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def broker_node(request: pytest.FixtureRequest) -> Address:
+    """Address of the broker the tests use; never a skip: without one, every test that needs it fails."""
+    url = os.environ.get("PIPELINE_TEST_AMQP_URL")
+    if url is None:
+        node: Node = request.getfixturevalue("private_node")
+        return node.start()
+    environ = {"PIPELINE_AMQP_URL": url}
+    if management := os.environ.get("PIPELINE_TEST_MANAGEMENT_URL"):
+        environ["PIPELINE_MANAGEMENT_URL"] = management
+    settings = load_settings(environ)
+    return Address(settings.amqp_url, settings.management_url)
+
+
+@pytest.fixture
+def vhost(broker_node: Address) -> Iterator[TestVhost]:
+    """An empty virtual host for one test, deleted with everything in it afterwards."""
+    name = f"t-{secrets.token_hex(6)}"
+    manage(broker_node.management_url, "PUT", f"/api/vhosts/{name}", {})
+    user = quote(unquote(urlsplit(broker_node.management_url).username or ""), safe="")
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    manage(broker_node.management_url, "PUT", f"/api/permissions/{name}/{user}", everything)
+    amqp_url = urlunsplit(urlsplit(broker_node.amqp_url)._replace(path=f"/{name}"))
+    try:
+        yield TestVhost(name, amqp_url, broker_node.management_url)
+    finally:
+        manage(broker_node.management_url, "DELETE", f"/api/vhosts/{name}")
+
+
+def manage(management_url: str, method: str, path: str, body: object = None) -> object:
+    """One call of the management API; its JSON answer, None when the answer is empty.
+
+    Raises: urllib.error.HTTPError when the broker refuses.
+    """
+    parts = urlsplit(management_url)
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    headers = {
+        "Authorization": f"Basic {base64.b64encode(login).decode()}",
+        "Content-Type": "application/json",
+    }
+    bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(bare, data=data, method=method, headers=headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        text = response.read()
+    return json.loads(text) if text else None
