@@ -1,0 +1,191 @@
+"""Publisher confirms on one channel. In: messages. Out: a receipt that knows how each of them ended.
+
+The broker answers in bulk: one ack with `multiple` may end thousands of waits. A returned (unroutable) message carries
+no delivery tag; returns come in the order of publishing, so each belongs to the first publish at or behind the last
+one returned that had the same route and message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pipeline.amqp.frames import content_frames, publish_method, split_route
+from pipeline.amqp.lane import Lane
+from pipeline.errors import BrokerError, Nacked, PublishError, PublishInterrupted, Unroutable
+from pipeline.message import Message
+from pipeline.properties import decode_properties
+
+ROUTES_KEPT = 4096  # encoded basic.publish frames remembered by (exchange, routing key)
+
+
+class Receipt:
+    """How the messages of one publish ended: `errors` by index; `done` once all of them have."""
+
+    __slots__ = ("_remaining", "done", "errors", "messages")
+
+    def __init__(self, messages: Sequence[Message], done: asyncio.Future[None]) -> None:
+        self.messages = messages
+        self.errors: dict[int, PublishError] = {}
+        self.done = done
+        self._remaining = len(messages)
+        if not messages:
+            done.set_result(None)
+
+    def settle(self, index: int, error: PublishError | None = None) -> None:
+        """The message at `index` ended."""
+        if error is not None and index not in self.errors:
+            self.errors[index] = error
+        self._remaining -= 1
+        if not self._remaining and not self.done.done():
+            self.done.set_result(None)
+
+
+class ConfirmChannel:
+    """A channel in confirm mode on the lane."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._loop = asyncio.get_running_loop()
+        self._number = 0
+        self._next_tag = 1
+        self._lowest = 1  # every tag below it has ended
+        self._waiting: dict[int, tuple[Receipt, int]] = {}
+        self._last_returned = 0
+        self._pieces: list[bytes] = []
+        self._routes: dict[tuple[str, str], bytes] = {}
+        self._room: asyncio.Event = asyncio.Event()
+        self.closed: BrokerError | None = None
+
+    @classmethod
+    async def open(cls, lane: Lane) -> ConfirmChannel:
+        """Open a confirming channel on `lane`. Raises: BrokerError."""
+        self = cls(lane)
+        channel = await lane.channel(self, confirms=True)
+        self._number = channel.number
+        channel.closing.add_done_callback(self._channel_closed)
+        lane.lost.add_done_callback(self._lane_lost)
+        if lane.is_lost:
+            raise lane.lost.result()
+        return self
+
+    @property
+    def outstanding(self) -> int:
+        """Messages sent whose confirm has not come."""
+        return len(self._waiting)
+
+    def publish(self, messages: Sequence[Message]) -> Receipt:
+        """Queue `messages` for the next write; all callers of one turn of the event loop share that write.
+
+        A message whose names AMQP can't carry is settled at once with an error; the others go.
+
+        Raises: BrokerError when the channel is closed (nothing was sent).
+        """
+        if self.closed is not None:
+            raise self.closed
+        receipt = Receipt(messages, self._loop.create_future())
+        if not self._pieces and messages:
+            self._loop.call_soon(self._flush)
+        pieces, waiting, tag = self._pieces, self._waiting, self._next_tag
+        number, frame_max, routes = self._number, self._lane.frame_max, self._routes
+        for index, message in enumerate(messages):
+            route = (message.exchange, message.routing_key)
+            method = routes.get(route)
+            if method is None:
+                try:
+                    method = publish_method(number, *route)
+                except ValueError as error:
+                    receipt.settle(index, PublishError(f"event {message.message_id}: {error}", message.message_id))
+                    continue
+                if len(routes) >= ROUTES_KEPT:
+                    routes.clear()
+                routes[route] = method
+            pieces.append(method)
+            pieces += content_frames(number, message.properties, message.body, frame_max)
+            waiting[tag] = (receipt, index)
+            tag += 1
+        self._next_tag = tag
+        return receipt
+
+    def _flush(self) -> None:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if data and self.closed is None and not self._lane.is_lost:
+            self._lane.write(data)
+
+    async def room(self, window: int) -> None:
+        """Wait until fewer than `window` messages are unconfirmed. Returns at once when the channel is closed."""
+        while len(self._waiting) >= window and self.closed is None:
+            self._room.clear()
+            await self._room.wait()
+
+    # --- from the broker ---------------------------------------------------------------------------------------
+
+    def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:
+        first = self._lowest if multiple else tag
+        pop = self._waiting.pop
+        for each in range(first, min(tag, self._next_tag - 1) + 1):
+            entry = pop(each, None)
+            if entry is not None:
+                receipt, index = entry
+                receipt.settle(index, None if ack else _nacked(receipt.messages[index]))
+        if multiple:
+            self._lowest = max(self._lowest, tag + 1)
+
+    def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None:
+        names = split_route(route)
+        message_id = decode_properties(properties).message_id
+        for tag in range(max(self._last_returned + 1, self._lowest), self._next_tag):
+            entry = self._waiting.get(tag)
+            if entry is None:
+                continue
+            receipt, index = entry
+            message = receipt.messages[index]
+            if message.message_id == message_id and (message.exchange, message.routing_key) == names:
+                self._last_returned = tag
+                receipt.errors[index] = Unroutable(
+                    f"event {message_id or '(without id)'}: the broker has no queue for routing key {names[1]!r} on "
+                    f"exchange {names[0]!r} ({code} {text}); `pipeline topology plan` shows what is missing",
+                    message_id,
+                )
+                return
+
+    def delivered(self, tag: int, redelivered: bool, route: bytes, properties: bytes, body: bytes) -> None:
+        raise AssertionError("a publishing channel has no consumer")
+
+    def flush(self) -> None:
+        self._room.set()
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _lane_lost(self, lost: asyncio.Future[BrokerError]) -> None:
+        self._end(lost.result())
+
+    def _channel_closed(self, closing: asyncio.Future[object]) -> None:
+        cause = None if closing.cancelled() else closing.exception()
+        self._end(self._lane.explain(cause or ConnectionError("the channel was closed")))
+
+    def _end(self, cause: BrokerError) -> None:
+        if self.closed is not None:
+            return
+        self.closed = cause
+        waiting, self._waiting = self._waiting, {}
+        for receipt, index in waiting.values():
+            message = receipt.messages[index]
+            receipt.settle(
+                index,
+                PublishInterrupted(
+                    f"event {message.message_id}: not confirmed before the connection was lost ({cause}); it may or may "
+                    "not be in the broker: publish it again under the same id",
+                    message.message_id,
+                ),
+            )
+        self._room.set()
+
+
+def _nacked(message: Message) -> Nacked:
+    return Nacked(
+        f"event {message.message_id}: the broker refused it for exchange {message.exchange!r}, routing key "
+        f"{message.routing_key!r}: a queue is full or not available",
+        message.message_id,
+    )

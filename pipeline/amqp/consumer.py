@@ -1,0 +1,249 @@
+"""Consumes one queue in batches, for ever. In: the broker's deliveries. Out: lists of `Delivery`; acks go back.
+
+A batch is whatever has arrived since the last one was taken, at most `prefetch`. The consumer restores itself after a
+lost connection, a closed channel, a cancel sent by the broker (queue deleted, node lost, timeout) and a silent stall.
+Each restoration begins a new *epoch*: tags of an earlier one are dead, and settling them does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp import commands
+
+from pipeline.amqp.acks import AckLedger
+from pipeline.amqp.connection import CLIENT_ERRORS
+from pipeline.amqp.frames import ack_frame, nack_frames, split_route
+from pipeline.amqp.lane import Lane
+from pipeline.amqp.session import Session, patiently
+from pipeline.errors import BrokerError, BrokerUnavailable
+from pipeline.log import get_logger
+from pipeline.message import Delivery
+
+log = get_logger("consumer")
+
+STALL_CHECK = 15.0  # seconds of silence before the broker is asked whether we still consume
+ANSWER_DEADLINE = 10.0  # seconds the broker has for that answer, and for consume and cancel
+ROUTES_KEPT = 4096
+
+
+class _ConsumeChannel:
+    """One life of a consumer: a channel on the lane with one basic.consume on it."""
+
+    def __init__(self, lane: Lane, epoch: int, wake: asyncio.Event) -> None:
+        self.lane = lane
+        self.epoch = epoch
+        self.arrived: list[Delivery] = []
+        self.ledger = AckLedger()
+        self.ended: BrokerError | None = None
+        self.channel: AbstractChannel | None = None
+        self.tag = ""
+        self._wake = wake
+        self._routes: dict[bytes, tuple[str, str]] = {}
+
+    async def open(self, queue: str, prefetch: int) -> None:
+        """Consume `queue`. Raises: BrokerError."""
+        self.channel = channel = await self.lane.channel(self)
+        channel.closing.add_done_callback(self._closed)
+        channel.on_consumer_cancel_callbacks.add(self._cancelled)
+        try:
+            async with asyncio.timeout(ANSWER_DEADLINE):
+                await channel.basic_qos(prefetch_count=prefetch)
+                answer = await channel.basic_consume(queue, _never)
+        except CLIENT_ERRORS as error:
+            await self.lane.close_channel(channel)
+            raise self.lane.explain(error) from error
+        self.tag = answer.consumer_tag or ""
+
+    async def cancel(self) -> None:
+        """Ask for no further deliveries; those under way still arrive. Never fails."""
+        if self.channel is not None and self.ended is None:
+            try:
+                async with asyncio.timeout(ANSWER_DEADLINE):
+                    await self.channel.basic_cancel(self.tag)
+            except CLIENT_ERRORS as error:
+                self.end(self.lane.explain(error))
+
+    async def queue_state(self, queue: str) -> tuple[int, int]:
+        """(ready messages, consumers) of the queue. Raises: BrokerError."""
+        assert self.channel is not None
+        try:
+            async with asyncio.timeout(ANSWER_DEADLINE):
+                answer = await self.channel.queue_declare(queue, passive=True)
+        except CLIENT_ERRORS as error:
+            raise self.lane.explain(error) from error
+        return answer.message_count or 0, answer.consumer_count or 0
+
+    # --- from the broker ---------------------------------------------------------------------------------------
+
+    def delivered(self, tag: int, redelivered: bool, route: bytes, properties: bytes, body: bytes) -> None:
+        names = self._routes.get(route)
+        if names is None:
+            if len(self._routes) >= ROUTES_KEPT:
+                self._routes.clear()
+            names = self._routes[route] = split_route(route)
+        self.arrived.append(Delivery(tag, self.epoch, redelivered, names[0], names[1], properties, body))
+
+    def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None:
+        raise AssertionError("a consuming channel publishes nothing")
+
+    def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:
+        raise AssertionError("a consuming channel publishes nothing")
+
+    def flush(self) -> None:
+        self._wake.set()
+
+    def _closed(self, closing: asyncio.Future[object]) -> None:
+        cause = None if closing.cancelled() else closing.exception()
+        self.end(self.lane.explain(cause or ConnectionError("the channel was closed")))
+
+    def _cancelled(self, frame: commands.Basic.Cancel) -> None:
+        self.end(BrokerUnavailable("the broker cancelled the consumer (queue deleted, node lost or timeout)"))
+
+    def end(self, cause: BrokerError) -> None:
+        """This life is over."""
+        if self.ended is None:
+            self.ended = cause
+            self._wake.set()
+
+
+async def _never(message: DeliveredMessage) -> None:
+    raise AssertionError("deliveries of a claimed channel do not reach the client library")
+
+
+class Consumer:
+    """Batches of one queue. One task calls `arrived`; any task may `settle`.
+
+    `prefetch` bounds what is in hand (delivered and not settled) and so the memory it takes.
+    """
+
+    def __init__(self, session: Session, queue: str, prefetch: int) -> None:
+        self.queue = queue
+        self.prefetch = prefetch
+        self._session = session
+        self._wake = asyncio.Event()
+        self._life: _ConsumeChannel | None = None
+        self._epoch = 0
+        self._stopping = False
+
+    @property
+    def epoch(self) -> int:
+        """The number of this life; it changes when the consumer had to be restored."""
+        return self._epoch
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries of this life not yet settled."""
+        return self._life.ledger.open if self._life is not None and self._life.ended is None else 0
+
+    async def start(self) -> None:
+        """Begin to consume. Raises: BrokerError (ObjectMissing when the queue is not declared)."""
+        lane = await self._session.lane()
+        self._epoch += 1
+        life = _ConsumeChannel(lane, self._epoch, self._wake)
+        await life.open(self.queue, self.prefetch)
+        self._life = life
+
+    async def arrived(self) -> list[Delivery]:
+        """The next batch, at least one delivery; `[]` once stopped and nothing is left. Restores what broke."""
+        while True:
+            life = self._life
+            if life is not None and life.arrived:
+                batch, life.arrived = life.arrived, []
+                life.ledger.took(batch[-1].tag)
+                return batch
+            if self._stopping:
+                return []
+            if life is None or life.ended is not None:
+                await self._restore(life)
+                continue
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(STALL_CHECK):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._check_stall(life)
+
+    async def _restore(self, life: _ConsumeChannel | None) -> None:
+        if life is not None:
+            log.warning("consumer lost, restoring it", queue=self.queue, cause=str(life.ended))
+            self._life = None
+            if life.channel is not None:
+                await life.lane.close_channel(life.channel)
+        try:
+            await patiently(f"consumer of {self.queue}", lambda: self._stopping)(self.start)
+        except BrokerError:
+            if not self._stopping:
+                raise
+            return
+        log.info("consuming", queue=self.queue, epoch=self._epoch, prefetch=self.prefetch)
+
+    async def _check_stall(self, life: _ConsumeChannel) -> None:
+        """Silence is fine when the queue is empty or our hands are full; otherwise the consumer is gone."""
+        try:
+            ready, consumers = await life.queue_state(self.queue)
+        except BrokerUnavailable as error:
+            life.lane.abort()
+            life.end(error)
+            return
+        except BrokerError as error:
+            life.end(error)
+            return
+        if consumers == 0 or (ready and not life.ledger.open and not life.arrived):
+            life.end(BrokerUnavailable(f"{ready} messages wait in {self.queue} and none was delivered"))
+
+    def settle(self, deliveries: Iterable[Delivery]) -> None:
+        """Ack what ended. Dead tags are dropped: the broker delivers those messages again."""
+        life = self._life
+        if life is None or life.ended is not None or life.channel is None or life.lane.is_lost:
+            return
+        upto, singles = life.ledger.settle([each.tag for each in deliveries if each.epoch == life.epoch])
+        number = life.channel.number
+        data = b"".join([ack_frame(number, tag) for tag in singles])
+        if upto:
+            data += ack_frame(number, upto, multiple=True)
+        if data:
+            life.lane.write(data)
+
+    def requeue(self, deliveries: Iterable[Delivery]) -> None:
+        """Give deliveries back untouched; the broker hands them out again and counts that."""
+        life = self._life
+        if life is None or life.ended is not None or life.channel is None or life.lane.is_lost:
+            return
+        tags = [each.tag for each in deliveries if each.epoch == life.epoch]
+        life.ledger.forget(tags)
+        if tags:
+            life.lane.write(nack_frames(life.channel.number, tags))
+
+    async def set_prefetch(self, prefetch: int) -> None:
+        """Go on with another prefetch: a new life; what is in hand goes back to the queue unless settled before."""
+        if prefetch == self.prefetch:
+            return
+        self.prefetch = prefetch
+        life, self._life = self._life, None
+        if life is not None and life.channel is not None:
+            await life.lane.close_channel(life.channel)
+
+    async def ready(self) -> int:
+        """Messages ready in the queue. Raises: BrokerError."""
+        if self._life is None:
+            raise BrokerUnavailable(f"{self.queue} is not being consumed now")
+        return (await self._life.queue_state(self.queue))[0]
+
+    async def stop(self) -> None:
+        """No new deliveries. `arrived` gives what is already here, then `[]`."""
+        self._stopping = True
+        if self._life is not None:
+            await self._life.cancel()
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Give the channel back; the broker requeues what is not settled."""
+        self._stopping = True
+        life, self._life = self._life, None
+        if life is not None and life.channel is not None:
+            await life.lane.drain_quietly()
+            await life.lane.close_channel(life.channel)
+        self._wake.set()

@@ -1,0 +1,265 @@
+"""AMQP 0-9-1 frames as bytes. In: chunks of the broker's byte stream. Out: deliveries and confirms, decoded in bulk.
+
+`FrameSplitter` takes the frames of the channels that are claimed for the fast path out of the stream and leaves every
+other byte to the client library, unchanged and in order. Layout after the AMQP 0-9-1 specification, section 4.2.3:
+type (1), channel (2), size (4), payload, end byte 0xCE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Protocol
+
+from pipeline.errors import ProtocolViolation
+from pipeline.properties import short_string
+
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+END = 0xCE
+OVERHEAD = 8  # bytes of a frame that are not payload
+HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+
+_frame_start = Struct(">BHI")
+_u16 = Struct(">H")
+_u64 = Struct(">Q")
+_header_start = Struct(">HHQH")
+
+BASIC_RETURN = 60 << 16 | 50
+BASIC_DELIVER = 60 << 16 | 60
+BASIC_ACK = 60 << 16 | 80
+BASIC_NACK = 60 << 16 | 120
+CONNECTION_BLOCKED = 10 << 16 | 60
+CONNECTION_UNBLOCKED = 10 << 16 | 61
+CONTENT = frozenset({BASIC_RETURN, BASIC_DELIVER})
+OWNED = frozenset({BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK})
+_u32 = Struct(">I")
+
+
+class ChannelSink(Protocol):
+    """Who owns a claimed channel. Called from inside the transport's read; must only note things down."""
+
+    def delivered(self, tag: int, redelivered: bool, route: bytes, properties: bytes, body: bytes) -> None: ...
+
+    def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None: ...
+
+    def confirmed(self, tag: int, multiple: bool, ack: bool) -> None: ...
+
+    def flush(self) -> None:
+        """All of a chunk has been handed over: wake whoever waits."""
+
+
+@dataclass(slots=True)
+class _Content:
+    """A deliver or return whose header and body have not all arrived."""
+
+    method: int
+    fields: bytes  # the method frame's payload
+    properties: bytes = b""
+    size: int = -1  # bytes of body to come in all; -1 before the header
+    got: int = 0
+    parts: list[bytes] = field(default_factory=list)
+
+
+class FrameSplitter:
+    """Splits one connection's inbound bytes.
+
+    `feed` returns the bytes that are the client library's. `max_body` bounds what one message may announce;
+    `frame_max` what one frame may (both in bytes).
+    """
+
+    def __init__(self, max_body: int, blocked: Callable[[bool], None] | None = None) -> None:
+        self.frame_max = 0  # 0 until tuned: then only `max_body` bounds a frame
+        self._max_body = max_body
+        self._blocked = blocked
+        self._sinks: dict[int, ChannelSink] = {}
+        self._contents: dict[int, _Content] = {}
+        self._rest = b""
+
+    def claim(self, channel: int, sink: ChannelSink) -> None:
+        """From now on the content and confirms of `channel` go to `sink`."""
+        self._sinks[channel] = sink
+
+    def release(self, channel: int) -> None:
+        """The channel is the client library's again."""
+        self._sinks.pop(channel, None)
+        self._contents.pop(channel, None)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take `chunk`; hand owned frames to their sinks; return what the client library must see.
+
+        Raises: ProtocolViolation for bytes that can't be AMQP. The connection is then of no more use.
+        """
+        if not self._sinks and self._blocked is None:
+            return chunk
+        data = self._rest + chunk if self._rest else chunk
+        others: list[bytes] = []  # runs of bytes that are not ours
+        touched: dict[int, ChannelSink] = {}
+        at = run = 0
+        end = len(data)
+        sinks = self._sinks
+        try:
+            while end - at >= OVERHEAD:
+                kind, channel, size = _frame_start.unpack_from(data, at)
+                stop = at + 7 + size
+                if stop >= end:
+                    self._check_size(kind, channel, size)
+                    break
+                if data[stop] != END:
+                    raise ProtocolViolation(
+                        f"frame of type {kind} on channel {channel} ends with byte {data[stop]:#04x}, not 0xce"
+                    )
+                sink = sinks.get(channel)
+                if sink is None:
+                    if channel == 0 and kind == METHOD and size >= 4 and self._blocked is not None:
+                        self._watch_blocked(data, at + 7)
+                    at = stop + 1
+                elif self._owned(kind, channel, sink, data, at + 7, stop):
+                    if run < at:
+                        others.append(data[run:at])
+                    at = run = stop + 1
+                    touched[channel] = sink
+                else:
+                    at = stop + 1
+        finally:
+            for sink in touched.values():
+                sink.flush()
+        if run < at:
+            others.append(data[run:at])
+        self._rest = data[at:]
+        return b"".join(others)
+
+    def _check_size(self, kind: int, channel: int, size: int) -> None:
+        """A frame that is not all here yet: refuse at once what would only fill memory."""
+        if kind not in (METHOD, HEADER, BODY, HEARTBEAT):
+            raise ProtocolViolation(f"frame of unknown type {kind} on channel {channel}")
+        limit = self.frame_max or self._max_body
+        if size + OVERHEAD > limit:
+            raise ProtocolViolation(f"frame of {size} bytes on channel {channel}; at most {limit} were agreed")
+
+    def _watch_blocked(self, data: bytes, at: int) -> None:
+        (method,) = _u32.unpack_from(data, at)
+        if self._blocked is not None:
+            if method == CONNECTION_BLOCKED:
+                self._blocked(True)
+            elif method == CONNECTION_UNBLOCKED:
+                self._blocked(False)
+
+    def _owned(self, kind: int, channel: int, sink: ChannelSink, data: bytes, at: int, stop: int) -> bool:
+        """Handle one whole frame of a claimed channel; False when it is the client library's."""
+        content = self._contents.get(channel)
+        if kind == METHOD:
+            if stop - at < 4:
+                raise ProtocolViolation(f"method frame of {stop - at} bytes on channel {channel}")
+            (method,) = _u32.unpack_from(data, at)
+            if method not in OWNED:
+                return False  # channel.close may well come in the middle of a content
+            if content is not None:
+                raise ProtocolViolation(f"method on channel {channel} in the middle of a message's content")
+            if method in CONTENT:
+                self._contents[channel] = _Content(method, data[at + 4 : stop])
+            elif stop - at != 13:
+                raise ProtocolViolation(f"confirm of {stop - at} bytes on channel {channel}")
+            else:
+                sink.confirmed(_u64.unpack_from(data, at + 4)[0], bool(data[at + 12] & 1), method == BASIC_ACK)
+            return True
+        if content is None:
+            raise ProtocolViolation(f"frame of type {kind} on channel {channel} without a method before it")
+        if kind == HEADER:
+            self._header(content, channel, data, at, stop)
+        elif kind == BODY:
+            if content.size < 0:
+                raise ProtocolViolation(f"body frame on channel {channel} before its header")
+            content.parts.append(data[at:stop])
+            content.got += stop - at
+            if content.got > content.size:
+                raise ProtocolViolation(
+                    f"message on channel {channel} has {content.got} bytes of body; {content.size} were announced"
+                )
+        else:
+            raise ProtocolViolation(f"frame of unknown type {kind} on channel {channel}")
+        if content.got == content.size:
+            del self._contents[channel]
+            _finish(content, channel, sink)
+        return True
+
+    def _header(self, content: _Content, channel: int, data: bytes, at: int, stop: int) -> None:
+        if content.size >= 0 or stop - at < 14:
+            raise ProtocolViolation(f"content header on channel {channel} is out of place or too short")
+        class_id, _, size, _ = _header_start.unpack_from(data, at)
+        if class_id != 60:
+            raise ProtocolViolation(f"content header of unknown class {class_id} on channel {channel}")
+        if size > self._max_body:
+            raise ProtocolViolation(
+                f"message of {size} bytes on channel {channel}; at most {self._max_body} are taken (PIPELINE_MAX_BODY)"
+            )
+        content.size = size
+        content.properties = data[at + 12 : stop]
+
+
+def _finish(content: _Content, channel: int, sink: ChannelSink) -> None:
+    body = content.parts[0] if len(content.parts) == 1 else b"".join(content.parts)
+    fields = content.fields
+    try:
+        if content.method == BASIC_DELIVER:
+            at = 1 + fields[0]  # behind the consumer tag: a claimed channel has one consumer
+            (tag,) = _u64.unpack_from(fields, at)
+            sink.delivered(tag, fields[at + 8] != 0, fields[at + 9 :], content.properties, body)
+        else:
+            (code,) = _u16.unpack_from(fields, 0)
+            stop = 3 + fields[2]
+            text = fields[3:stop].decode("utf-8", "replace")
+            sink.returned(code, text, fields[stop:], content.properties, body)
+    except (IndexError, ValueError) as error:
+        raise ProtocolViolation(f"method frame on channel {channel} can't be read: {error}") from error
+
+
+def split_route(route: bytes) -> tuple[str, str]:
+    """(exchange, routing key) of the two short strings in `route`."""
+    middle = 1 + route[0]
+    return route[1:middle].decode("utf-8", "replace"), route[middle + 1 :].decode("utf-8", "replace")
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """One whole frame."""
+    return _frame_start.pack(kind, channel, len(payload)) + payload + b"\xce"
+
+
+def publish_method(channel: int, exchange: str, routing_key: str) -> bytes:
+    """A basic.publish frame, mandatory. Raises: ValueError when a name is over 255 bytes."""
+    fields = short_string(exchange) + short_string(routing_key)
+    return frame(METHOD, channel, b"\x00\x3c\x00\x28\x00\x00" + fields + b"\x01")
+
+
+def content_frames(channel: int, properties: bytes, body: bytes, frame_max: int) -> list[bytes]:
+    """The header frame and as many body frames as `frame_max` (bytes, 0 for no limit) asks for, in pieces."""
+    size = len(body)
+    pieces = [
+        _frame_start.pack(HEADER, channel, 12 + len(properties)),
+        b"\x00\x3c\x00\x00",
+        _u64.pack(size),
+        properties,
+        b"\xce",
+    ]
+    step = frame_max - OVERHEAD if frame_max else size
+    if size <= step:
+        if size:
+            pieces += (_frame_start.pack(BODY, channel, size), body, b"\xce")
+        return pieces
+    for at in range(0, size, step):
+        part = body[at : at + step]
+        pieces += (_frame_start.pack(BODY, channel, len(part)), part, b"\xce")
+    return pieces
+
+
+def ack_frame(channel: int, tag: int, multiple: bool = False) -> bytes:
+    """A basic.ack frame."""
+    return frame(METHOD, channel, b"\x00\x3c\x00\x50" + _u64.pack(tag) + (b"\x01" if multiple else b"\x00"))
+
+
+def nack_frames(channel: int, tags: Iterable[int]) -> bytes:
+    """basic.nack frames that put the deliveries back into their queue."""
+    return b"".join([frame(METHOD, channel, b"\x00\x3c\x00\x78" + _u64.pack(tag) + b"\x02") for tag in tags])
