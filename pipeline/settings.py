@@ -43,7 +43,7 @@ def load_settings(environ: Mapping[str, str] | None = None, topology: str | None
     Raises: ConfigurationError on a value that can't be read.
     """
     env = os.environ if environ is None else environ
-    state_dir = _state_dir(env)
+    state_dir = find_state_dir(env)
     amqp_url, management_url, found_in = _broker(env, state_dir)
     default_db = f"sqlite+aiosqlite:///{state_dir / 'data'}/{{subscription}}.db"
     return Settings(
@@ -70,7 +70,8 @@ def mask(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
-def _state_dir(env: Mapping[str, str]) -> Path:
+def find_state_dir(env: Mapping[str, str]) -> Path:
+    """`PIPELINE_STATE_DIR`, else the nearest `.pipeline/` upwards, else the one to be made in the working folder."""
     if explicit := env.get("PIPELINE_STATE_DIR"):
         return Path(explicit).absolute()
     here = Path.cwd()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -42,6 +43,21 @@ def read_record(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def recorded_address(record: Mapping[str, object]) -> Address | None:
+    """The address in `node.json`; None when it holds none."""
+    if not record.get("amqp_url"):
+        return None
+    pid = record.get("pid")
+    return Address(
+        amqp_url=str(record["amqp_url"]),
+        management_url=str(record.get("management_url", "")),
+        nodename=str(record.get("nodename", "")),
+        version=str(record.get("version", "")),
+        pid=pid if isinstance(pid, int) else 0,
+        prometheus_url=str(record.get("prometheus_url", "")),
+    )
 
 
 def write_record(path: Path, address: Address, **more: object) -> None:

@@ -38,9 +38,7 @@ def on_machine() -> Installation | None:
     """The newest RabbitMQ installed on this machine."""
     homes = list(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
     if in_path := shutil.which("rabbitmq-server"):
-        homes.append(
-            Path(in_path).resolve().parents[1]
-        )  # a generic-unix archive: <home>/sbin/rabbitmq-server
+        homes.append(Path(in_path).resolve().parents[1])  # a generic-unix archive: <home>/sbin/rabbitmq-server
     erl = shutil.which("erl") or "/usr/lib/erlang/bin/erl"
     return _newest(homes, Path(erl).resolve().parent)
 
@@ -48,8 +46,13 @@ def on_machine() -> Installation | None:
 def unpacked(packages: Path) -> Installation | None:
     """The RabbitMQ whose packages were unpacked below `packages`."""
     homes = (packages / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*")
-    libraries = tuple(sorted({library.parent for library in packages.glob("usr/lib/*-linux-*/lib*.so*")}))
-    return _newest(homes, packages / "usr/lib/erlang/bin", libraries)
+    return _newest(homes, packages / "usr/lib/erlang/bin", library_folders(packages))
+
+
+def library_folders(packages: Path) -> tuple[Path, ...]:
+    """Folders of shared libraries below `packages`, absolute."""
+    libraries = (*packages.glob("usr/lib/*-linux-*/lib*.so*"), *packages.glob("lib/*-linux-*/lib*.so*"))
+    return tuple(sorted({library.parent.absolute() for library in libraries}))
 
 
 def _newest(homes: Iterable[Path], erlang_bin: Path, libraries: tuple[Path, ...] = ()) -> Installation | None:

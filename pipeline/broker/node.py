@@ -1,7 +1,7 @@
-"""A private RabbitMQ node. In: a state folder and the programs to run. Out: a broker that answers, and its address.
+"""A private RabbitMQ node. In: a state folder and the programs to run. Out: a broker that answers.
 
-Everything of the node is in `<state>/broker/`: data, log, configuration, and `node.json` with address and login.
-Other nodes of the machine, and their port mapper, are never touched.
+Everything of the node is in `<state>/broker/`: data, log, configuration, and `node.json` with address and
+login. Other nodes of the machine, and their port mapper, are never touched.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline.broker import node_files, ports, probe, processes
-from pipeline.broker.address import Address, Login, read_record, write_record
+from pipeline.broker.address import LOOPBACK, Address, Login, read_record, recorded_address, write_record
 from pipeline.broker.installation import Installation
+from pipeline.broker.ports import Ports
 from pipeline.errors import BrokerError, BrokerUnavailable
 
 START_DEADLINE = 120.0  # s; about 6 are usual, but a busy small machine may take ten times that
@@ -40,6 +41,11 @@ class Status:
     accepting: bool
     address: Address | None
 
+    @property
+    def word(self) -> str:
+        """`running`, `starting` (or too busy to answer) or `stopped`."""
+        return "running" if self.accepting else "starting" if self.running else "stopped"
+
 
 class Node:
     """The private node of one state folder."""
@@ -57,17 +63,18 @@ class Node:
         """
         with self._locked():
             if self._server():
-                with_luck = self._wait_until_ready()
-                if with_luck is not None:
-                    return with_luck
-                self._end(signal.SIGKILL)
-            for attempt in range(ATTEMPTS):
-                address = self._boot(keep_ports=attempt == 0)
-                if address is not None:
-                    return address
-            raise BrokerUnavailable(
-                f"the private RabbitMQ node in {self.folder} did not come up; the end of its log:\n{self._log_tail()}"
-            )
+                return self._wait_until_ready()
+            if self.installation is None:
+                raise BrokerError("no rabbitmq-server is known to start; run `make setup`")
+            for _ in range(ATTEMPTS - 1):
+                chosen = self._launch_node(self.installation)
+                try:
+                    return self._wait_until_ready()
+                except BrokerUnavailable:
+                    if self._server() or chosen.are_free():
+                        raise
+            self._launch_node(self.installation)
+            return self._wait_until_ready()
 
     def stop(self) -> bool:
         """Shut the node and its port mapper down in order and wait until they are gone; False if none ran."""
@@ -76,7 +83,7 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL the server, as a crash would; its port mapper stays, as it would then."""
-        processes.end(self._server(), signal.SIGKILL, STOP_PATIENCE)
+        processes.end(list(self._server()), signal.SIGKILL, STOP_PATIENCE)
 
     def status(self) -> Status:
         """Whether the node runs and answers, and where."""
@@ -87,37 +94,39 @@ class Node:
 
     def address(self) -> Address | None:
         """The last known address; None when the node never ran."""
-        record = read_record(self._record)
-        try:
-            return Address(**{name: record[name] for name in Address.__dataclass_fields__})  # type: ignore[arg-type]
-        except KeyError:
-            return None
+        return recorded_address(read_record(self._record))
 
-    def _boot(self, keep_ports: bool) -> Address | None:
-        if self.installation is None:
-            raise BrokerError("no rabbitmq-server is known to start; run `make setup`")
+    def known_address(self) -> Address:
+        """The last known address.
+
+        Raises: BrokerUnavailable when the node never ran.
+        """
+        address = self.address()
+        if address is None:
+            raise BrokerUnavailable(f"no broker is known in {self.folder}; run `pipeline broker start`")
+        return address
+
+    def _launch_node(self, installation: Installation) -> Ports:
         self._end(signal.SIGTERM)  # a port mapper that outlived its node
-        record = read_record(self._record)
-        chosen = ports.choose(ports.remembered(record) if keep_ports else None)
+        chosen = ports.choose(ports.remembered(read_record(self._record)))
         login = self._login()
         nodename = self._nodename() or f"pipeline-{secrets.token_hex(4)}@localhost"
         (self.folder / "data" / nodename).mkdir(parents=True, exist_ok=True)
         (self.folder / "log").mkdir(exist_ok=True)
         node_files.write_files(self.folder, chosen, login)
-        env = node_files.environment(self.folder, nodename, chosen, self.installation)
-        epmd = str(self.installation.erlang_bin / "epmd")
-        self._launch([epmd, "-port", str(chosen.epmd), "-address", "127.0.0.1"], env)
-        pid = self._launch([str(self.installation.server)], env)
+        env = node_files.environment(self.folder, nodename, chosen, installation)
+        epmd = str(installation.erlang_bin / "epmd")
+        self._launch([epmd, "-port", str(chosen.epmd), "-address", LOOPBACK], env)
         address = Address(
             amqp_url=login.at("amqp", chosen.amqp) + "/%2F",
             management_url=login.at("http", chosen.management),
             nodename=nodename,
-            version=self.installation.version,
-            pid=pid,
-            prometheus_url=f"http://127.0.0.1:{chosen.prometheus}/metrics",
+            version=installation.version,
+            pid=self._launch([str(installation.server)], env),
+            prometheus_url=f"http://{LOOPBACK}:{chosen.prometheus}/metrics",
         )
         write_record(self._record, address, ports=asdict(chosen))
-        return self._wait_until_ready(pid)
+        return chosen
 
     def _launch(self, command: list[str], env: dict[str, str]) -> int:
         shell = ["/bin/sh", "-c", LAUNCH, "sh", str(self.folder / "log" / "output.log"), *command]
@@ -132,41 +141,44 @@ class Node:
         )
         return int(started.stdout)
 
-    def _wait_until_ready(self, pid: int | None = None) -> Address | None:
-        """The address once AMQP and management answer for this very node; None when the server ended or the
-        deadline passed.
+    def _wait_until_ready(self) -> Address:
+        """The address, once AMQP and management both answer for this very node.
+
+        Raises: BrokerUnavailable when the server ended or the deadline passed.
         """
         deadline = time.monotonic() + START_DEADLINE
-        while time.monotonic() < deadline:
-            address = self.address()
-            if address and probe.accepts_amqp(address.amqp_url):
+        address = self.known_address()
+        while time.monotonic() < deadline and self._server():
+            if probe.accepts_amqp(address.amqp_url):
                 said = probe.overview(address.management_url)
                 if said and said.get("node") == address.nodename:
                     return address
-            if not (processes.is_alive(pid) if pid else self._server()):
-                return None
             time.sleep(POLL)
-        return None
+        raise BrokerUnavailable(
+            f"the private RabbitMQ node in {self.folder} did not come up. Its last words:\n{self._log_tail()}"
+        )
 
     def _end(self, first: signal.Signals) -> bool:
-        server = self._server()
+        found = self._server()
+        # An orderly stop is the server's own business: its helpers end with it.
+        server = [pid for pid, program in found.items() if program == processes.SERVER]
         processes.end(server, first, STOP_PATIENCE)
-        mappers = self._find(processes.PORT_MAPPER)
+        processes.end(list(self._server()), signal.SIGKILL, STOP_PATIENCE)
+        mappers = [pid for pid, program in self._processes().items() if program == processes.PORT_MAPPER]
         processes.end(mappers, signal.SIGTERM, STOP_PATIENCE)
-        return bool(server)
+        return bool(found)
 
-    def _server(self) -> list[int]:
-        return self._find(processes.SERVER)
+    def _server(self) -> dict[int, str]:
+        """What runs of the node itself; the port mapper is not the node."""
+        return {pid: name for pid, name in self._processes().items() if name != processes.PORT_MAPPER}
 
-    def _find(self, program: str) -> list[int]:
+    def _processes(self) -> dict[int, str]:
         nodename = self._nodename()
-        return processes.find(program, nodename, self.folder) if nodename else []
+        return processes.find(nodename, self.folder) if nodename else {}
 
     def _nodename(self) -> str:
         """The name the data was written under: RabbitMQ opens it under no other."""
-        known = (
-            entry.name for entry in (self.folder / "data").glob("pipeline-*@localhost") if entry.is_dir()
-        )
+        known = (entry.name for entry in (self.folder / "data").glob("pipeline-*@localhost") if entry.is_dir())
         return min(known, default="")
 
     def _login(self) -> Login:
@@ -178,9 +190,7 @@ class Node:
 
     def _log_tail(self) -> str:
         logs = sorted((self.folder / "log").glob("*.log"), key=lambda log: log.stat().st_mtime)
-        lines = [
-            line for log in logs for line in log.read_text(errors="replace").splitlines() if line.strip()
-        ]
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines() if line.strip()]
         return "\n".join(lines[-LOG_TAIL:])
 
     @contextmanager
@@ -192,5 +202,5 @@ class Node:
                 yield
         except PermissionError as error:
             raise BrokerError(
-                f"{error.filename or self.folder} belongs to another user; run as that user, or remove {self.folder}"
+                f"{error.filename or self.folder} belongs to another user: run as that user, or remove it"
             ) from error

@@ -1,4 +1,5 @@
-"""The files and environment a private node starts with. In: folder, name, ports, login. Out: files and variables.
+"""The files and environment a private node starts with. In: folder, name, ports, login. Out: files and
+variables.
 
 Everything listens on 127.0.0.1. The only user is ours; there is no `guest`.
 """
@@ -48,7 +49,9 @@ def write_files(folder: Path, ports: Ports, login: Login) -> None:
 
 
 def environment(folder: Path, nodename: str, ports: Ports, installation: Installation) -> dict[str, str]:
-    """The whole environment of node and port mapper: nothing of the caller's leaks in, no file of /etc is read."""
+    """The whole environment of node and port mapper: nothing of the caller's leaks in, no file of /etc is
+    read.
+    """
     env = {
         "HOME": str(folder),  # holds the Erlang cookie
         "PATH": f"{installation.erlang_bin}:/usr/bin:/bin",

@@ -20,6 +20,10 @@ class Ports:
     distribution: int
     epmd: int
 
+    def are_free(self) -> bool:
+        """Whether nobody listens on any of them."""
+        return all(is_free(port) for port in asdict(self).values())
+
 
 def remembered(record: Mapping[str, object]) -> Ports | None:
     """The ports of `node.json`, None when it has none that can be used."""
@@ -34,7 +38,7 @@ def remembered(record: Mapping[str, object]) -> Ports | None:
 
 def choose(last: Ports | None) -> Ports:
     """The last ports when all are free, so that a bookmark stays good; otherwise five others."""
-    if last is not None and all(is_free(port) for port in asdict(last).values()):
+    if last is not None and last.are_free():
         return last
     with ExitStack() as held:  # all five are held until all are known, so no number comes twice
         probes = [held.enter_context(socket.socket()) for _ in range(5)]

@@ -36,11 +36,13 @@ def accepts_amqp(url: str, timeout: float = 2.0) -> bool:
 
 
 def overview(management_url: str, timeout: float = 2.0) -> dict[str, object] | None:
-    """What the management API says of the node (`node`, `rabbitmq_version`, …); None when it does not answer us."""
+    """What the management API says of the node (`node`, `rabbitmq_version`, …); None when it does not answer
+    us.
+    """
     parts = urlsplit(management_url)
     login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "/api/overview", "", ""))
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 - http or https, from our own settings
         bare, headers={"Authorization": f"Basic {base64.b64encode(login).decode()}"}
     )
     # A proxy from the environment must not see, or fail, a request to this machine.

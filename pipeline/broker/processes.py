@@ -1,8 +1,9 @@
 """The processes of one node. In: /proc. Out: process ids, and signals to them.
 
-A pid file goes stale: the number may belong to anybody by now. So none is trusted. A process is the node's when its
-environment carries the node's name *and* its working directory is the node's folder. The kernel follows that
-directory when the checkout is moved, and a copy of the checkout is another directory, so neither is mistaken.
+A pid file goes stale: the number may belong to anybody by now. So none is trusted. A process is the node's
+when its environment carries the node's name *and* its working directory is the node's folder. The kernel
+follows that directory when the checkout is moved, and a copy of the checkout is another directory, so neither
+is mistaken.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PROC = Path("/proc")
-SERVER = "beam.smp"  # the Erlang virtual machine
+SERVER = "beam.smp"  # the Erlang machine; beside it run its helpers, and before it the start script
 PORT_MAPPER = "epmd"
 POLL = 0.02  # s
 
 
-def find(program: str, nodename: str, folder: Path) -> list[int]:
-    """Ids of the running processes of `program` that belong to the node in `folder`, oldest first."""
+def find(nodename: str, folder: Path) -> dict[int, str]:
+    """The node's running processes by id, each with its program's name."""
     mark = f"RABBITMQ_NODENAME={nodename}".encode()
     ids = (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
-    return sorted(pid for pid in ids if _belongs(pid, program, mark, folder))
+    return {pid: program for pid in ids if (program := _program(pid, mark, folder))}
 
 
-def end(pids: Sequence[int], first: signal.Signals, patience: float) -> None:
+def end(pids: Sequence[int], number: signal.Signals, patience: float) -> None:
     """Signal the processes, wait until they are gone, and SIGKILL those still there after `patience` seconds."""
-    _signal(pids, first)
+    _signal(pids, number)
     if not wait_gone(pids, patience):
         _signal(pids, signal.SIGKILL)
         wait_gone(pids, patience)
@@ -53,17 +54,18 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def _belongs(pid: int, program: str, mark: bytes, folder: Path) -> bool:
+def _program(pid: int, mark: bytes, folder: Path) -> str | None:
+    """The program's name, None when the process is not the node's."""
     process = PROC / str(pid)
     try:
+        if mark not in (process / "environ").read_bytes().split(b"\0"):
+            return None
+        if not (process / "cwd").samefile(folder):
+            return None
         argv = (process / "cmdline").read_bytes().split(b"\0")
-        return (
-            argv[0].rpartition(b"/")[2] == program.encode()
-            and mark in (process / "environ").read_bytes().split(b"\0")
-            and os.path.samefile(process / "cwd", folder)
-        )
     except OSError:  # it ended just now, or is another user's
-        return False
+        return None
+    return argv[0].rpartition(b"/")[2].decode(errors="replace") or None  # none is left of one that ended
 
 
 def _signal(pids: Sequence[int], number: signal.Signals) -> None:
