@@ -35,6 +35,7 @@ class Findings:
     values: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     _broken: set[Path] = field(default_factory=set)
+    _binding_starts: list[int] = field(default_factory=list)
 
     def error(self, path: Path, message: str, hint: str = "", *, at: Place | None = None, key: bool = False) -> None:
         """Note an error at the value of `path` (or at its key, or at `at`)."""
@@ -44,6 +45,26 @@ class Findings:
     def warn(self, path: Path, message: str, hint: str = "") -> None:
         """Note a warning at the key of `path`."""
         self._note(path, message, hint, self.place(path, key=True), warning=True)
+
+    def absorb(self, other: Findings, bindings: int) -> None:
+        """Add what was found in one file; its bindings come after `bindings` ones of the files before."""
+
+        def moved(path: Path) -> Path:
+            if len(path) > 1 and path[0] == "bindings" and isinstance(path[1], int):
+                return ("bindings", path[1] + bindings, *path[2:])
+            return path
+
+        self._binding_starts.append(bindings)
+        self.problems += other.problems
+        self._broken.update(moved(path) for path in other._broken)
+        for path, place in other.keys.items():
+            self.keys.setdefault(moved(path), place)
+        for path, place in other.values.items():
+            self.values.setdefault(moved(path), place)
+
+    def clash(self, path: Path, second: Place) -> None:
+        """Note that another file has the key at `path` too."""
+        self.error(path, "is declared twice", f"first at {self.place(path, key=True)}", at=second)
 
     def broken(self, path: Path) -> bool:
         """Whether an error was noted at or under `path`: what stands there is not fit for further checks."""
@@ -73,6 +94,10 @@ class Findings:
         return sorted(self.problems, key=lambda problem: (problem.file, problem.line, problem.column))
 
     def _note(self, path: Path, message: str, hint: str, place: Place, *, warning: bool) -> None:
+        if len(path) > 1 and path[0] == "bindings" and isinstance(path[1], int):
+            # The reader of a message counts from the start of the file.
+            own = path[1] - max((start for start in self._binding_starts if start <= path[1]), default=0)
+            path = ("bindings", own, *path[2:])
         label = path_text(path)
         self.problems.append(Problem(message, place.file, place.line, place.column, label, hint, warning))
 

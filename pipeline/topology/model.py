@@ -90,6 +90,8 @@ class Subscription:
     timeout: float = 30.0  # of one handler call
     concurrency: int = 100  # handler calls under way at once in one process
     delivery_limit: int = 20  # broker's net for a message that kills its worker; above `attempts`
+    exchange: str = ""  # of `routing_keys`, "" when there are none
+    policy: Mapping[str, Any] = field(default_factory=dict)  # more for the work queue's policy, such as max-length
 
     @property
     def queue(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 from yaml.events import (
@@ -140,7 +141,7 @@ class _Reader:
             raise _bad_tag(tag or "", place, path)
 
     def place(self, event: Event) -> Place:
-        return Place(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
+        return _spot(event.start_mark, self.file)
 
 
 def parse(text: str, file: str) -> tuple[Node | None, list[YamlError]]:
@@ -169,8 +170,7 @@ def parse(text: str, file: str) -> tuple[Node | None, list[YamlError]]:
 
 
 def _syntax(error: yaml.MarkedYAMLError, file: str) -> YamlError:
-    mark = error.problem_mark
-    place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
+    place = _spot(error.problem_mark, file)
     message = error.problem or "not YAML"
     if "'\\t'" in message:
         return YamlError("a tab can't be used for indentation", place, "indent with spaces")
@@ -182,6 +182,10 @@ def _syntax(error: yaml.MarkedYAMLError, file: str) -> YamlError:
 def _bad_tag(tag: str, place: Place, path: Path) -> YamlError:
     hint = "a topology is plain YAML; leave it out"
     return YamlError(f"tag {tag.replace(_CORE, '!!')} is not allowed", place, hint, path)
+
+
+def _spot(mark: Any, file: str) -> Place:
+    return Place(file, 1, 1) if mark is None else Place(file, mark.line + 1, mark.column + 1)
 
 
 def _core_name(value: Value) -> str:

@@ -1,0 +1,117 @@
+"""Subscriptions → RabbitMQ objects. In: `Topology`. Out: `BrokerObjects`, all that must exist on the broker.
+
+    exchange ──binding──► payments ──(rejected, or delivered too often)──► payments.dlq
+                             ▲
+                             └── payments.retry.5s  (TTL 5 s, dead-letters back)
+
+What correctness hangs on (queue type, dead-lettering, TTL) is an argument, which no policy can override; the delivery
+limit is a policy, so it can change without a new queue. Reasons in docs/decisions/0002-topology-expansion.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pipeline.topology.model import Binding, BrokerObjects, EventType, Policy, Queue, Subscription, Topology
+from pipeline.topology.resolve import POLICY_PREFIX
+
+# Above a policy that somebody put on the whole virtual host; RabbitMQ applies only the one with the highest priority.
+POLICY_PRIORITY = 10
+# RabbitMQ 4 drops a message of a quorum queue after 20 deliveries by default; a dead letter may be looked at for ever.
+DEAD_LETTER_DELIVERY_LIMIT = 2_000_000_000
+
+_LOSSLESS: Mapping[str, Any] = {
+    # Needs reject-publish; without either, RabbitMQ may lose a message on its way to the dead-letter queue.
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+
+
+def expand(topology: Topology) -> BrokerObjects:
+    """All exchanges, queues, bindings and policies the topology needs."""
+    queues = dict(topology.queues)
+    policies = dict(topology.policies)
+    bindings = list(topology.bindings)
+    for subscription in topology.subscriptions.values():
+        queues.update((queue.name, queue) for queue in subscription_queues(subscription))
+        policies.update((policy.name, policy) for policy in subscription_policies(subscription))
+        bindings.extend(subscription_bindings(subscription, topology.events))
+    return BrokerObjects(dict(topology.exchanges), queues, unique(bindings), policies)
+
+
+def subscription_queues(subscription: Subscription) -> list[Queue]:
+    """The work queue, the retry queue of each distinct delay, and the dead-letter queue, in this order."""
+    name = subscription.name
+    arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+    if subscription.dead_letter:
+        arguments |= _dead_letters_to(subscription.dead_letter_queue)
+    queues = [Queue(subscription.queue, arguments=arguments, role="work", subscription=name)]
+    for delay in dict.fromkeys(subscription.retry.delays):
+        waiting = {
+            "x-queue-type": "quorum",
+            "x-message-ttl": round(delay * 1000),
+            **_dead_letters_to(subscription.queue),
+        }
+        queues.append(Queue(subscription.retry_queue(delay), arguments=waiting, role="retry", subscription=name))
+    if subscription.dead_letter:
+        arguments = {"x-queue-type": "quorum"}
+        dead = Queue(subscription.dead_letter_queue, arguments=arguments, role="dead_letter", subscription=name)
+        queues.append(dead)
+    return queues
+
+
+def subscription_policies(subscription: Subscription) -> list[Policy]:
+    """The policy of the work queue, and of the dead-letter queue."""
+    definition = {"delivery-limit": subscription.delivery_limit, **subscription.policy}
+    policies = [_policy(subscription.queue, definition)]
+    if subscription.dead_letter:
+        policies.append(_policy(subscription.dead_letter_queue, {"delivery-limit": DEAD_LETTER_DELIVERY_LIMIT}))
+    return policies
+
+
+def subscription_bindings(subscription: Subscription, events: Mapping[str, EventType]) -> list[Binding]:
+    """The bindings that bring its events to its work queue."""
+    taken = [events[name] for name in subscription.events]
+    bindings = [Binding(event.exchange, subscription.queue, event.routing_key) for event in taken]
+    bindings += [Binding(subscription.exchange, subscription.queue, key) for key in subscription.routing_keys]
+    return bindings
+
+
+def concerning(objects: BrokerObjects, queues: Collection[str]) -> BrokerObjects:
+    """The part of `objects` that `queues` need: themselves, their bindings and policies, and their exchanges."""
+    bindings = tuple(
+        binding for binding in objects.bindings if binding.destination_type == "queue" and binding.destination in queues
+    )
+    sources = {binding.source for binding in bindings}
+    own = {f"{POLICY_PREFIX}{name}" for name in queues}
+    return BrokerObjects(
+        {name: exchange for name, exchange in objects.exchanges.items() if name in sources},
+        {name: queue for name, queue in objects.queues.items() if name in queues},
+        bindings,
+        {name: policy for name, policy in objects.policies.items() if name in own},
+    )
+
+
+def unique(bindings: Collection[Binding]) -> tuple[Binding, ...]:
+    """The bindings without repetitions, in order."""
+    kept: dict[object, Binding] = {}
+    for binding in bindings:
+        kept.setdefault(binding_key(binding), binding)
+    return tuple(kept.values())
+
+
+def binding_key(binding: Binding) -> tuple[object, ...]:
+    """What makes a binding the same binding to RabbitMQ; hashable."""
+    arguments = tuple(sorted((name, repr(value)) for name, value in binding.arguments.items()))
+    return (binding.source, binding.destination_type, binding.destination, binding.routing_key, arguments)
+
+
+def _dead_letters_to(queue: str) -> dict[str, Any]:
+    return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue, **_LOSSLESS}
+
+
+def _policy(queue: str, definition: Mapping[str, Any]) -> Policy:
+    # A subscription's name holds no other character that means something in a regular expression.
+    pattern = f"^{queue.replace('.', chr(92) + '.')}$"
+    return Policy(f"{POLICY_PREFIX}{queue}", pattern, definition, "queues", POLICY_PRIORITY)
