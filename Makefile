@@ -1,0 +1,40 @@
+# Two commands are enough: `make demo` and `make test`. Each sets up what it needs and can be run again and again.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup venv demo test bench soak lint format clean
+
+PIPELINE = .venv/bin/pipeline
+ARGS =
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: venv ## virtual environment and a RabbitMQ that answers
+	@$(PIPELINE) broker start
+
+demo: setup ## the main job: 10,000 orders through topology, workers, retries, dead letters
+	@$(PIPELINE) demo $(ARGS)
+
+test: venv ## everything that is checked, on a RabbitMQ of its own
+	@scripts/test
+
+bench: setup ## how fast it is here
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+soak: setup ## the main job for hours, with faults
+	@.venv/bin/python -m benchmarks.soak $(ARGS)
+
+lint: venv ## only format, lint, types and layers
+	@scripts/test lint
+
+format: venv ## put the sources in form
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+clean: ## stop the private node; remove its data, the virtual environment and caches
+	@if [ -x $(PIPELINE) ]; then $(PIPELINE) broker stop; fi
+	rm -rf .pipeline .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find pipeline workers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@scripts/venv
