@@ -79,16 +79,19 @@ def subscription_bindings(subscription: Subscription, events: Mapping[str, Event
 
 
 def concerning(objects: BrokerObjects, queues: Collection[str]) -> BrokerObjects:
-    """The part of `objects` that `queues` need: themselves, their bindings and policies, and their exchanges."""
-    bindings = tuple(
-        binding for binding in objects.bindings if binding.destination_type == "queue" and binding.destination in queues
-    )
-    sources = {binding.source for binding in bindings}
+    """The part of `objects` that `queues` need: themselves, their policies, and exchanges and bindings on the way."""
+    needed: set[tuple[str, str]] = {("queue", name) for name in queues}
+    bindings: list[Binding] = []
+    waiting = list(objects.bindings)
+    while found := [binding for binding in waiting if (binding.destination_type, binding.destination) in needed]:
+        bindings += found
+        needed |= {("exchange", binding.source) for binding in found}
+        waiting = [binding for binding in waiting if binding not in found]
     own = {f"{POLICY_PREFIX}{name}" for name in queues}
     return BrokerObjects(
-        {name: exchange for name, exchange in objects.exchanges.items() if name in sources},
+        {name: exchange for name, exchange in objects.exchanges.items() if ("exchange", name) in needed},
         {name: queue for name, queue in objects.queues.items() if name in queues},
-        bindings,
+        tuple(bindings),
         {name: policy for name, policy in objects.policies.items() if name in own},
     )
 

@@ -1,0 +1,138 @@
+"""Brings the broker to the files. In: a `Plan`. Out: what was done and what was left.
+
+Exchanges, queues and bindings are declared over AMQP, policies put through the management API. Every step is
+idempotent, so two may apply at once; the declarations of the slower one find everything there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from pipeline.amqp.connection import open_connection
+from pipeline.amqp.declare import DECLARE_TIMEOUT, declare, own_channel, unbind
+from pipeline.amqp.management import Management
+from pipeline.errors import ObjectMissing
+from pipeline.settings import Settings
+from pipeline.topology.model import Binding, Policy, Queue
+from pipeline.topology.plan import EXIT_CHANGES, EXIT_DESTRUCTION, EXIT_NOTHING, Plan, Step
+from pipeline.topology.resolve import POLICY_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `apply_plan` did. `kept`: what was to be pruned and why it was not; `left`: what apply never does."""
+
+    done: tuple[Step, ...]
+    pruned: tuple[Step, ...]
+    kept: tuple[tuple[Step, str], ...]
+    left: tuple[Step, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 the broker is as the files say, 2 something is left to prune, 3 something needs destruction."""
+        if any(step.kind == "immutable" for step in self.left):
+            return EXIT_DESTRUCTION
+        return EXIT_CHANGES if self.left or self.kept else EXIT_NOTHING
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON data."""
+
+        def shown(step: Step) -> dict[str, str]:
+            return {"kind": step.kind, "object": step.object, "name": step.name, "detail": step.detail}
+
+        return {
+            "exit_code": self.exit_code,
+            "done": [shown(step) for step in self.done],
+            "pruned": [shown(step) for step in self.pruned],
+            "kept": [{**shown(step), "reason": reason} for step, reason in self.kept],
+            "left": [shown(step) for step in self.left],
+        }
+
+
+async def apply_plan(settings: Settings, plan: Plan, prune: bool = False) -> Applied:
+    """Create what is missing and change what can change; with `prune`, remove what the plan calls prunable.
+
+    What only destruction could change is left and named. A queue is pruned only when it is empty and nobody consumes
+    it. Quorum queues know no conditional delete, so that is looked up first: stop the workers that still use a queue.
+
+    Raises: BrokerError and its kinds; what was done until then stays done.
+    """
+    steps = plan.of("create", "change")
+    leftovers = tuple(step for step in plan.of("drift", "unmanaged") if step.prunable and prune)
+    left = tuple(step for step in plan.of("immutable", "drift") if step not in leftovers)
+    pruned: list[Step] = []
+    kept: list[tuple[Step, str]] = []
+    if steps or leftovers:
+        async with (
+            Management(settings) as management,
+            open_connection(settings, "pipeline topology apply") as connection,
+        ):
+            await _make(steps, management, connection)
+            for step in sorted(leftovers, key=_prune_order):
+                if reason := await _prune(step, management, connection):
+                    kept.append((step, reason))
+                else:
+                    pruned.append(step)
+    return Applied(steps, tuple(pruned), tuple(kept), left)
+
+
+async def _make(steps: tuple[Step, ...], management: Management, connection: AbstractConnection) -> None:
+    async with own_channel(connection) as channel:
+        for step in steps:
+            if isinstance(step.target, Policy):
+                await management.put_policy(step.target)
+            else:
+                await declare(channel, step.target)
+
+
+def _prune_order(step: Step) -> int:
+    """Bindings first, so that nothing comes any more; a queue's policy goes after its queue."""
+    return {"binding": 0, "queue": 1, "policy": 2}.get(step.object, 3)
+
+
+async def _prune(step: Step, management: Management, connection: AbstractConnection) -> str:
+    """Remove the step's object; the reason when it has to stay."""
+    match step.target:
+        case Binding():
+            async with own_channel(connection) as channel:
+                await unbind(channel, step.target)
+        case Queue(name=name):
+            return await _prune_queue(name, management, connection)
+        case Policy(name=name):
+            queue = name.removeprefix(POLICY_PREFIX)
+            try:
+                await management.queue(queue)
+            except ObjectMissing:
+                return await _prune_policy(name, management)
+            return f"queue {queue} is still there"
+    return ""
+
+
+async def _prune_queue(name: str, management: Management, connection: AbstractConnection) -> str:
+    try:
+        # Statistics lag by seconds but know of messages that somebody holds unacked or that are being dead-lettered;
+        # the passive declare knows the present.
+        state = await management.queue(name)
+        async with own_channel(connection) as channel:
+            now = await channel.queue_declare(name, passive=True, timeout=DECLARE_TIMEOUT)
+            messages = max(state.held, now.message_count or 0)
+            if messages:
+                return f"it holds {messages} message{'' if messages == 1 else 's'}"
+            if consumers := now.consumer_count:
+                return f"it has {consumers} consumer{'' if consumers == 1 else 's'}"
+            await channel.queue_delete(name, timeout=DECLARE_TIMEOUT)
+    except (ObjectMissing, aiormq.ChannelNotFoundEntity):
+        return ""  # somebody else was faster
+    return ""
+
+
+async def _prune_policy(name: str, management: Management) -> str:
+    try:
+        await management.delete_policy(name)
+    except ObjectMissing:
+        return ""
+    return ""

@@ -1,0 +1,231 @@
+"""RabbitMQ's management HTTP API, as much of it as is needed. In: settings. Out: topology values, `BrokerError`s.
+
+Everything is of the one virtual host in `amqp_url`. Counts are RabbitMQ's own statistics, up to 5 s old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import httpx2
+
+from pipeline.errors import (
+    AccessRefused,
+    AuthenticationFailed,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    ObjectMissing,
+    VirtualHostMissing,
+)
+from pipeline.settings import Settings
+from pipeline.topology.model import Binding, Exchange, Policy, Queue
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue as the broker has it. `held` counts all messages in it, those on their way to a dead-letter queue too."""
+
+    queue: Queue
+    exclusive: bool
+    consumers: int
+    ready: int
+    unacked: int
+    held: int
+
+
+def vhost_of(amqp_url: str) -> str:
+    """The virtual host an AMQP URL names: "/" when it names none."""
+    return unquote(urlsplit(amqp_url).path[1:]) or "/"
+
+
+class Management:
+    """A client of the management API; an async context manager.
+
+    Every method raises BrokerUnavailable when nobody answers or what answers is no management API,
+    AuthenticationFailed or AccessRefused when the user may not, VirtualHostMissing when the virtual host is not there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        parts = urlsplit(settings.management_url)
+        if not parts.hostname:
+            raise BrokerUnavailable("the address of RabbitMQ's management API is unknown; set PIPELINE_MANAGEMENT_URL")
+        self.address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self.vhost = vhost_of(settings.amqp_url)
+        self._user = unquote(parts.username or "guest")
+        try:
+            self._client = httpx2.AsyncClient(
+                base_url=self.address,
+                auth=(self._user, unquote(parts.password or "guest")),
+                timeout=httpx2.Timeout(30.0, connect=settings.connect_timeout),
+                trust_env=parts.hostname not in _LOOPBACK,  # a proxy can't reach our loopback
+            )
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ConfigurationError(f"PIPELINE_MANAGEMENT_URL {self.address!r} can't be used: {error}") from error
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
+
+    async def overview(self) -> dict[str, Any]:
+        """RabbitMQ's own overview: `rabbitmq_version`, `cluster_name` and more."""
+        return dict(await self._get("overview"))
+
+    async def exchanges(self) -> list[Exchange]:
+        """All exchanges, those RabbitMQ brings along too."""
+        return [
+            Exchange(
+                item["name"],
+                item["type"],
+                durable=item["durable"],
+                auto_delete=item["auto_delete"],
+                internal=item["internal"],
+                arguments=_table(item["arguments"]),
+            )
+            for item in await self._get(f"exchanges/{self._vhost}")
+        ]
+
+    async def queues(self) -> list[QueueState]:
+        """All queues."""
+        columns = (
+            "name,durable,auto_delete,exclusive,arguments,type,consumers,"
+            "messages,messages_ready,messages_unacknowledged,messages_dlx"
+        )
+        items = await self._get(f"queues/{self._vhost}", columns=columns)
+        return [_queue_state(item) for item in items]
+
+    async def queue(self, name: str) -> QueueState:
+        """One queue.
+
+        Raises: ObjectMissing when there is none of that name.
+        """
+        return _queue_state(await self._get(f"queues/{self._vhost}/{_quoted(name)}"))
+
+    async def queue_counts(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """(ready, unacked) by name, of those of `names` that exist; up to 5 s old."""
+        wanted = set(names)
+        states = await self.queues()
+        return {state.queue.name: (state.ready, state.unacked) for state in states if state.queue.name in wanted}
+
+    async def bindings(self) -> list[Binding]:
+        """All bindings, the implicit ones of the default exchange too."""
+        return [
+            Binding(
+                item["source"],
+                item["destination"],
+                item["routing_key"],
+                item["destination_type"],
+                _table(item["arguments"]),
+            )
+            for item in await self._get(f"bindings/{self._vhost}")
+        ]
+
+    async def policies(self) -> list[Policy]:
+        """All policies."""
+        return [
+            Policy(item["name"], item["pattern"], _table(item["definition"]), item["apply-to"], item["priority"])
+            for item in await self._get(f"policies/{self._vhost}")
+        ]
+
+    async def put_policy(self, policy: Policy) -> None:
+        """Create the policy, or replace the one of the same name."""
+        body = {
+            "pattern": policy.pattern,
+            "definition": dict(policy.definition),
+            "apply-to": policy.apply_to,
+            "priority": policy.priority,
+        }
+        await self._call("PUT", f"policies/{self._vhost}/{_quoted(policy.name)}", body)
+
+    async def delete_policy(self, name: str) -> None:
+        """Delete the policy.
+
+        Raises: ObjectMissing when there is none of that name.
+        """
+        await self._call("DELETE", f"policies/{self._vhost}/{_quoted(name)}")
+
+    @property
+    def _vhost(self) -> str:
+        return _quoted(self.vhost)
+
+    async def _get(self, path: str, **query: str) -> Any:
+        response = await self._call("GET", path, query=query)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise self._no_api(f"answered GET /api/{path} with something that is not JSON") from error
+
+    async def _call(
+        self, method: str, path: str, body: object = None, query: dict[str, str] | None = None
+    ) -> httpx2.Response:
+        try:
+            response = await self._client.request(method, f"/api/{path}", json=body, params=query or None)
+        except httpx2.TimeoutException as error:
+            raise self._no_api("did not answer in time") from error
+        except httpx2.HTTPError as error:
+            raise self._no_api(f"can't be reached: {str(error) or type(error).__name__}") from error
+        if response.is_success:
+            return response
+        raise self._refusal(response, method, path)
+
+    def _refusal(self, response: httpx2.Response, method: str, path: str) -> BrokerError:
+        try:
+            reason = str(response.json().get("reason", ""))
+        except (ValueError, AttributeError):
+            return self._no_api(f"answered {method} /api/{path} with status {response.status_code}")
+        what = f"the management API at {self.address} refused {method} /api/{path}: {reason}"
+        if response.status_code == 401 and reason == "Login failed":
+            return AuthenticationFailed(
+                f"the management API at {self.address} refused user {self._user!r} or its password; "
+                "check PIPELINE_AMQP_URL, or set PIPELINE_MANAGEMENT_URL"
+            )
+        if response.status_code in (401, 403) and "virtual host" in reason:
+            return VirtualHostMissing(f"{what} (virtual host {self.vhost!r})")
+        if response.status_code in (401, 403):
+            return AccessRefused(f"{what}; user {self._user!r} needs the tag policymaker or above")
+        if response.status_code == 404 and path.count("/") == 1:
+            return VirtualHostMissing(
+                f"virtual host {self.vhost!r} does not exist at {self.address}; "
+                "create it or name another in PIPELINE_AMQP_URL"
+            )
+        if response.status_code == 404:
+            return ObjectMissing(f"{self.address} has no {unquote(path)}")
+        if response.status_code == 400:
+            return AccessRefused(what)
+        return BrokerUnavailable(f"{what} (status {response.status_code})")
+
+    def _no_api(self, what: str) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"the management API at {self.address} {what}; "
+            "is the plugin rabbitmq_management on, and is PIPELINE_MANAGEMENT_URL right?"
+        )
+
+
+def _queue_state(item: dict[str, Any]) -> QueueState:
+    arguments = _table(item["arguments"])
+    # `type` is there even when no argument said so: the virtual host's default queue type.
+    arguments.setdefault("x-queue-type", item.get("type", "classic"))
+    queue = Queue(item["name"], item["durable"], item["auto_delete"], arguments)
+    # A queue that was declared a moment ago has no statistics yet.
+    ready, unacked = item.get("messages_ready", 0), item.get("messages_unacknowledged", 0)
+    held = max(item.get("messages", 0), ready + unacked) + item.get("messages_dlx", 0)
+    return QueueState(queue, bool(item.get("exclusive")), item.get("consumers", 0), ready, unacked, held)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}  # an empty Erlang table arrives as []
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
