@@ -78,6 +78,11 @@ class Delivery:
             self._properties = decode_properties(self.raw_properties)
         return self._properties
 
+    def use(self, properties: Properties, body: bytes) -> None:
+        """Replace what was received by what it was unwrapped to."""
+        self._properties = properties
+        self.body = body
+
     @property
     def delivery_count(self) -> int:
         """How often a quorum queue handed this message out before (0 on the first arrival)."""

@@ -22,18 +22,25 @@ ROUTES_KEPT = 4096  # encoded basic.publish frames remembered by (exchange, rout
 class Receipt:
     """How the messages of one publish ended: `errors` by index; `done` once all of them have."""
 
-    __slots__ = ("_remaining", "done", "errors", "messages")
+    __slots__ = ("_remaining", "done", "ended", "errors", "messages")
 
     def __init__(self, messages: Sequence[Message], done: asyncio.Future[None]) -> None:
         self.messages = messages
         self.errors: dict[int, PublishError] = {}
+        self.ended = bytearray(len(messages))  # 1 where the broker's word has come
         self.done = done
         self._remaining = len(messages)
         if not messages:
             done.set_result(None)
 
+    @property
+    def complete(self) -> bool:
+        """Every message has ended."""
+        return not self._remaining
+
     def settle(self, index: int, error: PublishError | None = None) -> None:
         """The message at `index` ended."""
+        self.ended[index] = 1
         if error is not None and index not in self.errors:
             self.errors[index] = error
         self._remaining -= 1
@@ -45,7 +52,7 @@ class ConfirmChannel:
     """A channel in confirm mode on the lane."""
 
     def __init__(self, lane: Lane) -> None:
-        self._lane = lane
+        self.lane = lane
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self._next_tag = 1
@@ -87,7 +94,7 @@ class ConfirmChannel:
         if not self._pieces and messages:
             self._loop.call_soon(self._flush)
         pieces, waiting, tag = self._pieces, self._waiting, self._next_tag
-        number, frame_max, routes = self._number, self._lane.frame_max, self._routes
+        number, frame_max, routes = self._number, self.lane.frame_max, self._routes
         for index, message in enumerate(messages):
             route = (message.exchange, message.routing_key)
             method = routes.get(route)
@@ -110,8 +117,8 @@ class ConfirmChannel:
     def _flush(self) -> None:
         data = b"".join(self._pieces)
         self._pieces.clear()
-        if data and self.closed is None and not self._lane.is_lost:
-            self._lane.write(data)
+        if data and self.closed is None and not self.lane.is_lost:
+            self.lane.write(data)
 
     async def room(self, window: int) -> None:
         """Wait until fewer than `window` messages are unconfirmed. Returns at once when the channel is closed."""
@@ -163,7 +170,7 @@ class ConfirmChannel:
 
     def _channel_closed(self, closing: asyncio.Future[object]) -> None:
         cause = None if closing.cancelled() else closing.exception()
-        self._end(self._lane.explain(cause or ConnectionError("the channel was closed")))
+        self._end(self.lane.explain(cause or ConnectionError("the channel was closed")))
 
     def _end(self, cause: BrokerError) -> None:
         if self.closed is not None:

@@ -40,6 +40,7 @@ class _ConsumeChannel:
         self.ended: BrokerError | None = None
         self.channel: AbstractChannel | None = None
         self.tag = ""
+        self.paused = False  # cancelled by us: silence is what we asked for
         self._wake = wake
         self._routes: dict[bytes, tuple[str, str]] = {}
 
@@ -49,17 +50,27 @@ class _ConsumeChannel:
         channel.closing.add_done_callback(self._closed)
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                await channel.basic_qos(prefetch_count=prefetch)
-                answer = await channel.basic_consume(queue, _never)
-        except CLIENT_ERRORS as error:
+            await self.consume(queue, prefetch)
+        except BrokerError:
             await self.lane.close_channel(channel)
+            raise
+
+    async def consume(self, queue: str, prefetch: int) -> None:
+        """Begin to consume on the open channel. Raises: BrokerError."""
+        assert self.channel is not None
+        try:
+            async with asyncio.timeout(ANSWER_DEADLINE):
+                await self.channel.basic_qos(prefetch_count=prefetch)
+                answer = await self.channel.basic_consume(queue, _never)
+        except CLIENT_ERRORS as error:
             raise self.lane.explain(error) from error
         self.tag = answer.consumer_tag or ""
+        self.paused = False
 
     async def cancel(self) -> None:
         """Ask for no further deliveries; those under way still arrive. Never fails."""
-        if self.channel is not None and self.ended is None:
+        if self.channel is not None and self.ended is None and not self.paused:
+            self.paused = True
             try:
                 async with asyncio.timeout(ANSWER_DEADLINE):
                     await self.channel.basic_cancel(self.tag)
@@ -135,8 +146,9 @@ class Consumer:
 
     @property
     def in_hand(self) -> int:
-        """Deliveries of this life not yet settled."""
-        return self._life.ledger.open if self._life is not None and self._life.ended is None else 0
+        """Deliveries of this life not yet settled, those not yet taken included."""
+        life = self._life
+        return life.ledger.open + len(life.arrived) if life is not None and life.ended is None else 0
 
     async def start(self) -> None:
         """Begin to consume. Raises: BrokerError (ObjectMissing when the queue is not declared)."""
@@ -191,6 +203,8 @@ class Consumer:
         except BrokerError as error:
             life.end(error)
             return
+        if life.paused:
+            return
         if consumers == 0 or (ready and not life.ledger.open and not life.arrived):
             life.end(BrokerUnavailable(f"{ready} messages wait in {self.queue} and none was delivered"))
 
@@ -217,14 +231,30 @@ class Consumer:
         if tags:
             life.lane.write(nack_frames(life.channel.number, tags))
 
-    async def set_prefetch(self, prefetch: int) -> None:
-        """Go on with another prefetch: a new life; what is in hand goes back to the queue unless settled before."""
-        if prefetch == self.prefetch:
-            return
+    async def pause(self) -> list[Delivery]:
+        """No new deliveries until `resume`; what had arrived and was not taken. In hand stays in hand."""
+        life = self._life
+        if life is None:
+            return []
+        await life.cancel()
+        batch, life.arrived = life.arrived, []
+        if batch:
+            life.ledger.took(batch[-1].tag)
+        return batch
+
+    async def resume(self, prefetch: int) -> None:
+        """Go on with this prefetch, on the same channel: what is in hand stays valid. Never fails: `arrived` restores."""
         self.prefetch = prefetch
-        life, self._life = self._life, None
-        if life is not None and life.channel is not None:
-            await life.lane.close_channel(life.channel)
+        life = self._life
+        if life is None or life.ended is not None or self._stopping:
+            return
+        await life.cancel()
+        if self._stopping:
+            return
+        try:
+            await life.consume(self.queue, prefetch)
+        except BrokerError as error:
+            life.end(error)
 
     async def ready(self) -> int:
         """Messages ready in the queue. Raises: BrokerError."""

@@ -27,9 +27,7 @@ LIFE_SIGN = 1.0
 class _LaneProtocol(asyncio.StreamReaderProtocol):
     """The byte stream of one connection: claimed frames to their sinks, the rest to aiormq's reader."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, splitter: FrameSplitter, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, splitter: FrameSplitter, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self._reader = reader
         self._splitter = splitter
@@ -83,9 +81,7 @@ class _LaneTransport(aiormq.TransportFactory):
 class Lane:
     """An open connection. `lost` is done, with the error, once it is of no more use."""
 
-    def __init__(
-        self, connection: aiormq.Connection, transport: _LaneTransport, splitter: FrameSplitter, url: str
-    ):
+    def __init__(self, connection: aiormq.Connection, transport: _LaneTransport, splitter: FrameSplitter, url: str):
         assert transport.writer is not None
         self._connection = connection
         self._transport = transport
@@ -138,6 +134,7 @@ class Lane:
             self.lost.set_result(translate(cause, self._url))
         else:
             self.lost.set_result(BrokerUnavailable("the connection to the broker was closed"))
+        self.unblocked.set()  # nobody must wait on a dead connection
 
     async def channel(self, sink: ChannelSink, confirms: bool = False) -> aiormq.abc.AbstractChannel:
         """Open a channel whose content and confirms go to `sink`. Raises: BrokerError."""
@@ -147,6 +144,10 @@ class Lane:
             raise self.explain(error) from error
         self._splitter.claim(channel.number, sink)
         return channel
+
+    async def plain_channel(self) -> aiormq.abc.AbstractChannel:
+        """Open a channel that is all the client library's. Raises: its errors."""
+        return await self._connection.channel(publisher_confirms=False)
 
     async def close_channel(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Give the channel back; the broker requeues what it had not acked. Never fails."""

@@ -1,0 +1,10 @@
+from pipeline.amqp.publisher import Publisher as Publisher
+from pipeline.amqp.publisher import publish as publish
+from pipeline.errors import PipelineError as PipelineError
+from pipeline.event import Event as Event
+from pipeline.retry import Reject as Reject
+from pipeline.retry import Retry as Retry
+from pipeline.store.writes import Upsert as Upsert
+from pipeline.worker.context import Context as Context
+from pipeline.worker.context import Publish as Publish
+from pipeline.worker.registry import Worker as Worker

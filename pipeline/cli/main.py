@@ -1,0 +1,50 @@
+"""The command `pipeline`. Commands live in the files beside this one; errors end here, without a traceback.
+
+Exit codes: 0 well; 1 ran, but the result is not good; 2 usage, settings or files are wrong (`topology plan`: there are
+changes to apply); 3 topology differs in what only destruction could change, or is not applied; 4 broker; 5 database;
+6 events not confirmed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import accounts, broker, dlq, publish, topology, worker
+from pipeline.cli.common import guarded
+
+app = typer.Typer(
+    name="pipeline",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Event pipelines on RabbitMQ: declare a topology, publish, run workers, look into dead letters.",
+)
+app.add_typer(topology.app, name="topology")
+app.add_typer(worker.app, name="worker")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(broker.app, name="broker")
+app.command(name="publish")(publish.publish)
+app.command(name="accounts")(accounts.accounts)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("event-pipeline"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Event pipelines on RabbitMQ."""
+
+
+def run() -> None:
+    """Run the command line; exit with its code."""
+    guarded(app)

@@ -1,0 +1,151 @@
+"""Events ↔ messages, by the topology. In: `Event` or `Delivery`. Out: `Message` or `Event`, validated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.codec.compression import ZSTD, compress, decompress
+from pipeline.codec.envelope import (
+    JSON,
+    STRUCTURED,
+    EnvelopeWriter,
+    attribute,
+    event_id,
+    event_time,
+    event_type,
+    extensions,
+)
+from pipeline.codec.payload import Payload, any_json, from_declaration
+from pipeline.errors import InvalidPayload, PayloadTooLarge, UndecodableBody, UnknownEventType
+from pipeline.event import NO_EXTENSIONS, AnyEvent, Event
+from pipeline.message import Delivery, Message
+from pipeline.topology.model import EventType, Topology
+
+
+class _TypeCodec:
+    """One event type: where it goes, what its data is, how its envelope is written."""
+
+    __slots__ = ("declared", "payload", "writer")
+
+    def __init__(self, declared: EventType) -> None:
+        self.declared = declared
+        self.payload: Payload = from_declaration(declared)
+        self.writer = EnvelopeWriter(declared.name)
+
+
+class Codec:
+    """Encodes and decodes events of one topology. `max_body` (bytes) bounds a body, compressed or not."""
+
+    def __init__(self, topology: Topology, max_body: int) -> None:
+        self._declared: Mapping[str, EventType] = topology.events
+        self._types: dict[str, _TypeCodec] = {}
+        self._max_body = max_body
+        self._any = any_json()
+
+    def _type(self, name: str) -> _TypeCodec:
+        known = self._types.get(name)
+        if known is None:
+            declared = self._declared.get(name)
+            if declared is None:
+                near = difflib.get_close_matches(name, self._declared, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else "; declare it under `events:` in the topology file"
+                raise UnknownEventType(f"event type {name!r} is not in the topology{hint}")
+            known = self._types[name] = _TypeCodec(declared)
+        return known
+
+    def payload(self, event_type: str) -> Payload:
+        """How data of this type is read and written. Raises: UnknownEventType, ConfigurationError."""
+        return self._type(event_type).payload
+
+    def write_json(self, value: Any) -> bytes:
+        """Any JSON-able value as JSON. Raises: InvalidPayload."""
+        return self._any.write(value)
+
+    def encode(self, event: AnyEvent) -> Message:
+        """The message to publish for `event`, its data checked.
+
+        Raises: UnknownEventType, InvalidPayload, PayloadTooLarge.
+        """
+        kind = self._type(event.type)
+        payload = kind.payload
+        try:
+            body = payload.write(payload.check(event.data))
+        except InvalidPayload as error:
+            raise InvalidPayload(f"event {event.id} of type {event.type!r}: {error}") from error
+        return self._message(kind, event, body)
+
+    def encode_raw(self, event: Event[bytes]) -> Message:
+        """As `encode`, of data that is JSON text already: checked, then sent as it stands."""
+        kind = self._type(event.type)
+        kind.payload.read(event.data)
+        return self._message(kind, event, event.data)
+
+    def _message(self, kind: _TypeCodec, event: AnyEvent, body: bytes) -> Message:
+        encoding = ""
+        if len(body) > self._max_body:
+            raise PayloadTooLarge(
+                f"event {event.id} of type {event.type!r}: {len(body)} bytes of data; at most {self._max_body} are "
+                "taken (PIPELINE_MAX_BODY)"
+            )
+        if kind.declared.compress_over and len(body) > kind.declared.compress_over:
+            encoding, body = ZSTD, compress(body)
+        return Message(
+            kind.declared.exchange, kind.declared.routing_key, body, kind.writer.write(event, encoding), event.id
+        )
+
+    def decode(self, delivery: Delivery, payload: Payload | None = None) -> AnyEvent:
+        """The event in `delivery`, its data read as `payload` (default: what the topology declares for its type).
+
+        Raises: MissingId, UnknownEventType, UndecodableBody, PayloadTooLarge, InvalidPayload, ProtocolViolation.
+        """
+        properties = delivery.properties
+        content_type = properties.content_type or JSON
+        body = delivery.body
+        if properties.content_encoding:
+            body = decompress(body, properties.content_encoding, self._max_body)
+        if content_type != JSON:
+            essence = content_type.partition(";")[0].strip().lower()
+            if essence == STRUCTURED:
+                return self._decode_structured(delivery, body, payload)
+            if essence != JSON and not essence.endswith("+json"):
+                raise UndecodableBody(f"content type {content_type[:60]!r} is not JSON")
+        name = event_type(delivery)
+        if payload is None:
+            payload = self._type(name).payload
+        if not body:
+            raise UndecodableBody("the body is empty")
+        others = extensions(properties) if len(properties.headers) > 3 else NO_EXTENSIONS
+        return Event(
+            name,
+            payload.read(body),
+            event_id(delivery),
+            attribute(properties, "source") or properties.app_id or "unknown",
+            event_time(properties),
+            attribute(properties, "subject"),
+            attribute(properties, "dataschema"),
+            content_type,
+            others,
+        )
+
+    def _decode_structured(self, delivery: Delivery, body: bytes, payload: Payload | None) -> AnyEvent:
+        """A CloudEvent whose attributes are in the body as well (structured mode)."""
+        whole: Any = self._any.read(body)
+        if not isinstance(whole, dict):
+            raise UndecodableBody("a structured CloudEvent must be a JSON object")
+        headers = {f"cloudEvents_{name}": value for name, value in whole.items() if name not in ("data", "data_base64")}
+        properties = replace(
+            delivery.properties,
+            content_type=JSON,
+            content_encoding="",
+            message_id=str(whole.get("id") or delivery.properties.message_id),
+            type=str(whole.get("type") or delivery.properties.type),
+            headers={**delivery.properties.headers, **headers},
+        )
+        inner = Delivery(
+            delivery.tag, delivery.epoch, delivery.redelivered, delivery.exchange, delivery.routing_key, b"", b"{}"
+        )
+        inner.use(properties, self._any.write(whole.get("data")))
+        return self.decode(inner, payload)

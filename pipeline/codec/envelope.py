@@ -1,0 +1,144 @@
+"""CloudEvents 1.0 attributes ↔ AMQP properties. In: an event, or a delivery. Out: property bytes, or attributes.
+
+`id` and `type` are AMQP's message id and type, `datacontenttype` its content type, `time` its timestamp (whole
+seconds) and, exact, a header; the rest are headers `cloudEvents_<attribute>`: the prefix of the CloudEvents AMQP
+binding, section 3.1.3, which prefers the underscore. From other programs `cloudEvents:<attribute>` is read as well.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from struct import Struct
+
+from pipeline.errors import InvalidPayload, MissingId, UndecodableBody
+from pipeline.event import AnyEvent
+from pipeline.message import Delivery
+from pipeline.properties import (
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    DELIVERY_MODE,
+    HEADERS,
+    MESSAGE_ID,
+    PERSISTENT,
+    TIMESTAMP,
+    TYPE,
+    Properties,
+    short_string,
+    table_field,
+)
+
+PREFIX = "cloudEvents_"
+OTHER_PREFIX = "cloudEvents:"
+JSON = "application/json"
+STRUCTURED = "application/cloudevents+json"
+ATTRIBUTES = frozenset({"id", "type", "source", "time", "subject", "dataschema", "datacontenttype", "specversion"})
+
+_u16 = Struct(">H")
+_u32 = Struct(">I")
+_u64 = Struct(">Q")
+_FLAGS = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP | TYPE
+_PLAIN = _u16.pack(_FLAGS)
+_ENCODED = _u16.pack(_FLAGS | CONTENT_ENCODING)
+_VERSION = table_field(f"{PREFIX}specversion", "1.0")
+_TIME = short_string(f"{PREFIX}time") + b"S"
+
+
+class EnvelopeWriter:
+    """Writes the properties of one event type; what is the same for every event is encoded once."""
+
+    def __init__(self, event_type: str) -> None:
+        self._type = short_string(event_type)
+        self._sources: dict[str, bytes] = {}
+        self._content_types = {JSON: short_string(JSON)}
+
+    def write(self, event: AnyEvent, encoding: str = "") -> bytes:
+        """The encoded properties. Raises: InvalidPayload when an attribute can't travel."""
+        try:
+            time = event.time.isoformat().encode()
+            fixed = self._sources.get(event.source)
+            if fixed is None:
+                fixed = self._remember(event.source)
+            table = b"".join((fixed, _TIME, _u32.pack(len(time)), time, self._optional(event)))
+            message_id = event.id.encode()
+            if not 0 < len(message_id) < 256 or not event.id.isprintable():
+                raise ValueError("the id must be 1 to 255 bytes of printable text")
+            content_type = self._content_types.get(event.datacontenttype) or short_string(event.datacontenttype)
+            return b"".join(
+                (
+                    _ENCODED if encoding else _PLAIN,
+                    content_type,
+                    short_string(encoding) if encoding else b"",
+                    _u32.pack(len(table)),
+                    table,
+                    PERSISTENT,
+                    bytes((len(message_id),)),
+                    message_id,
+                    _u64.pack(int(event.time.timestamp())),
+                    self._type,
+                )
+            )
+        except (ValueError, OverflowError) as error:
+            raise InvalidPayload(f"event {event.id[:255]!r} can't be written: {error}") from error
+
+    def _remember(self, source: str) -> bytes:
+        if len(self._sources) >= 1024:
+            self._sources.clear()
+        fixed = self._sources[source] = _VERSION + table_field(f"{PREFIX}source", source)
+        return fixed
+
+    def _optional(self, event: AnyEvent) -> bytes:
+        if event.subject is None and event.dataschema is None and not event.extensions:
+            return b""
+        attributes = {"subject": event.subject, "dataschema": event.dataschema, **event.extensions}
+        return b"".join(
+            [table_field(f"{PREFIX}{name}", str(value)) for name, value in attributes.items() if value is not None]
+        )
+
+
+def attribute(properties: Properties, name: str) -> str | None:
+    """A CloudEvents attribute among the headers, under either prefix."""
+    headers = properties.headers
+    value = headers.get(PREFIX + name)
+    if value is None:
+        value = headers.get(OTHER_PREFIX + name)
+    return None if value is None else str(value)
+
+
+def event_type(delivery: Delivery) -> str:
+    """The event's type: AMQP's, else the CloudEvents attribute, else the routing key."""
+    properties = delivery.properties
+    return properties.type or attribute(properties, "type") or delivery.routing_key
+
+
+def event_id(delivery: Delivery) -> str:
+    """The event's id. Raises: MissingId when the message has none."""
+    properties = delivery.properties
+    found = properties.message_id or attribute(properties, "id")
+    if not found:
+        raise MissingId(
+            f"message on {delivery.routing_key!r} has no id (AMQP message_id); without one it can't be processed once"
+        )
+    return found
+
+
+def event_time(properties: Properties) -> datetime:
+    """When it happened, aware, UTC; the epoch when nobody says. Raises: UndecodableBody for an unreadable time."""
+    text = attribute(properties, "time")
+    if text is None:
+        return datetime.fromtimestamp(properties.timestamp, UTC)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise UndecodableBody(f"attribute time is {text[:40]!r}, which is no ISO 8601 time") from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def extensions(properties: Properties) -> dict[str, str]:
+    """The CloudEvents attributes that are not of the core, by name."""
+    found = {}
+    for name, value in properties.headers.items():
+        if name.startswith((PREFIX, OTHER_PREFIX)):
+            short = name[len(PREFIX) :]
+            if short not in ATTRIBUTES:
+                found[short] = str(value)
+    return found

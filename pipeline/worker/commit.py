@@ -1,0 +1,82 @@
+"""Handled work → one transaction a batch. In: `Handled`. Out: what is committed, what was there before, what failed.
+
+A database that does not answer is nobody's failure: the commit waits and tries again for as long as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from pipeline.errors import StoreUnavailable
+from pipeline.log import get_logger
+from pipeline.message import Delivery
+from pipeline.retry import failure_of
+from pipeline.store.store import Store
+from pipeline.store.writes import Outgoing
+from pipeline.worker.work import Failed, Handled
+
+log = get_logger("commit")
+
+T = TypeVar("T")
+
+FIRST_WAIT = 0.1  # seconds
+LONGEST_WAIT = 5.0  # seconds
+
+
+async def patiently(subscription: str, call: Callable[[], Awaitable[T]]) -> T:
+    """`call()`, again and again while the database is away."""
+
+    def say(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "waiting for the database",
+            subscription=subscription,
+            attempt=state.attempt_number,
+            error=str(error),
+            next_in=round(state.upcoming_sleep, 2),
+        )
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+        before_sleep=say,
+        reraise=True,
+    )
+    return await retrying(call)
+
+
+@dataclass(slots=True)
+class Committed:
+    """How one batch ended: deliveries to ack, failures to settle, follow-up events to publish."""
+
+    processed: int = 0
+    duplicates: int = 0
+    ack: list[Delivery] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+
+
+async def commit(store: Store, subscription: str, batch: Sequence[Handled]) -> Committed:
+    """Results, inbox rows and follow-up events of `batch` in one transaction."""
+    effects = [each.effects for each in batch]
+    report = await patiently(subscription, lambda: store.commit(effects))
+    ended = Committed()
+    fresh = set(report.processed)
+    for handled in batch:
+        event_id = handled.effects.event_id
+        work = handled.work
+        error = report.rejected.get(event_id)
+        if error is not None:
+            ended.failed.append(Failed(work.delivery, failure_of(error), work.attempt, event_id, work.event.type))
+            continue
+        ended.ack.append(work.delivery)
+        if event_id in fresh:
+            fresh.discard(event_id)  # the same id again in this batch is a duplicate: its effects were dropped
+            ended.outgoing.extend(handled.effects.outgoing)
+    ended.processed = len(report.processed)
+    ended.duplicates = len(ended.ack) - ended.processed
+    return ended

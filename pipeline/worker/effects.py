@@ -1,0 +1,75 @@
+"""What a handler returned → what will be written. In: any return value. Out: `Effects`, ready for one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.codec import Codec
+from pipeline.errors import InvalidPayload
+from pipeline.event import AnyEvent, Event, utc_now
+from pipeline.store.writes import Effects, Outgoing, Write, is_write
+from pipeline.worker.context import Context, Publish
+
+
+class EffectsBuilder:
+    """Turns return values of one subscription's handlers into effects."""
+
+    def __init__(self, subscription: str, codec: Codec, write_json: Callable[[Any], bytes]) -> None:
+        self._subscription = subscription
+        self._codec = codec
+        self._write_json = write_json
+
+    def build(self, event: AnyEvent, value: Any, context: Context | None) -> Effects:
+        """The effects of handling `event`.
+
+        Raises: InvalidPayload when the value has no JSON form or a follow-up event does not fit its model.
+        """
+        follow_ups = context.follow_ups if context is not None else None
+        if value is None and not follow_ups:
+            return Effects(event.id, event.type)
+        if not follow_ups and is_write(value):
+            return Effects(event.id, event.type, (value,))
+        writes: list[Write] = []
+        published: list[Publish] = list(follow_ups or ())
+        result: bytes | None = None
+        if isinstance(value, Publish):
+            published.append(value)
+        elif is_write(value):
+            writes.append(value)
+        elif isinstance(value, (list, tuple)) and any(isinstance(each, Publish) or is_write(each) for each in value):
+            for each in value:
+                if isinstance(each, Publish):
+                    published.append(each)
+                elif is_write(each):
+                    writes.append(each)
+                elif each is not None:
+                    raise InvalidPayload(
+                        f"the handler of {event.type!r} returned a list that mixes rows or Publish with "
+                        f"{type(each).__name__}; return JSON-able values by themselves"
+                    )
+        elif value is not None:
+            result = self._write_json(value)
+        outgoing = [self._outgoing(event, each, index) for index, each in enumerate(published)]
+        return Effects(event.id, event.type, writes, result, outgoing)
+
+    def _outgoing(self, cause: AnyEvent, publish: Publish, index: int) -> Outgoing:
+        message = self._codec.encode(
+            Event(
+                publish.type,
+                publish.data,
+                publish.id or derived_id(self._subscription, cause.id, index),
+                self._subscription,
+                publish.time or utc_now(),
+                publish.subject,
+                # CloudEvents has no standard word for it; `causationid` is what the field calls the event before.
+                extensions={"causationid": cause.id},
+            )
+        )
+        return Outgoing(message.exchange, message.routing_key, message.message_id, message.body, message.properties)
+
+
+def derived_id(subscription: str, event_id: str, index: int) -> str:
+    """The id of a follow-up: the same whenever the same event is handled again."""
+    return hashlib.sha256(f"{subscription}\n{event_id}\n{index}".encode()).hexdigest()[:32]

@@ -1,0 +1,94 @@
+"""Follow-up events: committed with the results, published right after. In: rows of the outbox table. Out: confirms.
+
+What this process just committed goes out from memory; what a process that died left behind is found in the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from pipeline.amqp.publisher import Publisher
+from pipeline.log import get_logger
+from pipeline.message import Message
+from pipeline.store.store import Store
+from pipeline.store.writes import Outgoing
+from pipeline.worker.commit import patiently
+
+log = get_logger("outgoing")
+
+BATCH = 1000  # events a publish, at most
+SWEEP = 10.0  # seconds between looks for what a dead process left behind
+ORPHANED = 30.0  # seconds a row must be old to count as left behind
+RETRY = 1.0  # seconds before unconfirmed events are tried again
+
+
+class OutgoingRelay:
+    """Publishes the follow-up events of one subscription's database."""
+
+    def __init__(self, store: Store, publisher: Publisher, subscription: str) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._subscription = subscription
+        self._waiting: list[Outgoing] = []
+        self._busy = False
+        self._wake = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of this process waits to go out."""
+        return not self._waiting and not self._busy
+
+    def add(self, outgoing: list[Outgoing]) -> None:
+        """Publish these; their rows are committed."""
+        self._waiting += outgoing
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Relay for ever."""
+        await self._sweep(orphaned=0.0)
+        swept = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(SWEEP):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                self._busy = True
+                try:
+                    await self._publish(batch)
+                finally:
+                    self._busy = False
+            if time.monotonic() - swept > SWEEP:
+                swept = time.monotonic()
+                await self._sweep(ORPHANED)
+
+    async def _publish(self, batch: list[Outgoing]) -> None:
+        remaining = batch
+        while remaining:
+            messages = [
+                Message(each.exchange, each.routing_key, each.body, each.properties, each.message_id)
+                for each in remaining
+            ]
+            errors = await self._publisher.send(messages)
+            done = [each.message_id for index, each in enumerate(remaining) if index not in errors]
+            if done:
+                await patiently(self._subscription, lambda ids=done: self._store.forget_outgoing(ids))
+            remaining = [each for index, each in enumerate(remaining) if index in errors]
+            if remaining:
+                log.warning(
+                    "follow-up events not confirmed, trying again",
+                    subscription=self._subscription,
+                    n=len(remaining),
+                    error=str(next(iter(errors.values()))),
+                )
+                await asyncio.sleep(RETRY)
+
+    async def _sweep(self, orphaned: float) -> None:
+        """Publish rows that have been in the table for more than `orphaned` seconds."""
+        while rows := await patiently(self._subscription, lambda: self._store.outgoing(BATCH, orphaned)):
+            log.info("publishing follow-up events left behind", subscription=self._subscription, n=len(rows))
+            await self._publish(rows)

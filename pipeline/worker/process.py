@@ -1,0 +1,142 @@
+"""One operating system process of workers. In: subscription names and settings. Out: an exit code, everything settled.
+
+SIGTERM and SIGINT drain: no new deliveries, what is in hand is finished and settled, exit 0; what is not finished by
+the deadline goes back to its queue. A process whose supervisor died drains as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from pipeline.amqp.depths import Depths
+from pipeline.amqp.publisher import Publisher
+from pipeline.amqp.session import Session
+from pipeline.amqp.verify import verify
+from pipeline.errors import BrokerError
+from pipeline.log import get_logger
+from pipeline.settings import Settings
+from pipeline.store.store import Store
+from pipeline.topology.model import Subscription, Topology
+from pipeline.worker.loading import load_worker, pick
+from pipeline.worker.subscription import SubscriptionWorker
+
+log = get_logger("process")
+
+EMPTY_CHECK = 0.25  # seconds between looks at the queues with `until_empty`
+EMPTY_CHECKS = 4  # looks in a row that must find nothing: a message on its way between two queues is in neither
+PARENT_CHECK = 1.0  # seconds between looks whether the supervisor lives
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a process is to do."""
+
+    subscriptions: tuple[str, ...]
+    until_empty: bool = False
+    parent: int = 0  # process id of the supervisor, 0 for none
+
+
+async def run_process(settings: Settings, topology: Topology, assignment: Assignment) -> None:
+    """Work until told to stop or, with `until_empty`, until nothing is left.
+
+    Raises: ConfigurationError, HandlerError, TopologyDrift, BrokerError, StoreError when it can't even begin.
+    """
+    chosen = pick(topology, assignment.subscriptions)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        publisher = Publisher(topology, settings)
+        loaded = [load_worker(subscription, publisher.codec) for subscription in chosen]
+        await stack.enter_async_context(publisher)
+        session = await stack.enter_async_context(
+            Session(settings, f"pipeline worker {', '.join(s.name for s in chosen)}")
+        )
+        await verify(settings, topology, [subscription.name for subscription in chosen])
+        workers = []
+        for each in loaded:
+            store = await Store.open(settings.database_url, each.subscription.name, each.tables)
+            stack.push_async_callback(store.close)
+            workers.append(SubscriptionWorker(each, store, session, publisher))
+        for worker in workers:
+            await worker.start()
+        log.info(
+            "working", subscriptions=[each.name for each in chosen], pid=os.getpid(), broker=settings.broker_found_in
+        )
+        watchers = [asyncio.create_task(_watch_parent(assignment.parent, stop))]
+        if assignment.until_empty:
+            watchers.append(asyncio.create_task(_watch_queues(session, chosen, workers, stop)))
+        try:
+            await _run(workers, stop, settings.drain_deadline)
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+        for worker in workers:
+            tally = worker.tally
+            log.info(
+                "ended",
+                subscription=worker.subscription.name,
+                processed=tally.processed,
+                duplicates=tally.duplicates,
+                retried=tally.retried,
+                dead_lettered=tally.dead_lettered,
+            )
+
+
+async def _run(workers: Sequence[SubscriptionWorker], stop: asyncio.Event, drain_deadline: float) -> None:
+    running = [asyncio.create_task(worker.run(), name=f"worker {worker.subscription.name}") for worker in workers]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            log.info("draining", deadline=drain_deadline)
+        await asyncio.gather(*(worker.stop() for worker in workers))
+        _, late = await asyncio.wait(running, timeout=drain_deadline)
+        if late:
+            log.warning("not everything was finished in time; it goes back to its queue", deadline=drain_deadline)
+    finally:
+        stopping.cancel()
+        for task in running:
+            task.cancel()
+        results = await asyncio.gather(*running, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
+    while parent:
+        await asyncio.sleep(PARENT_CHECK)
+        if os.getppid() != parent:
+            log.warning("the supervisor is gone")
+            stop.set()
+            return
+
+
+async def _watch_queues(
+    session: Session, subscriptions: Sequence[Subscription], workers: Sequence[SubscriptionWorker], stop: asyncio.Event
+) -> None:
+    """Set `stop` once work and retry queues are empty and no worker has anything in hand."""
+    depths = Depths(session)
+    queues = [
+        name
+        for subscription in subscriptions
+        for name in (subscription.queue, *map(subscription.retry_queue, sorted(set(subscription.retry.delays))))
+    ]
+    empty = 0
+    while empty < EMPTY_CHECKS:
+        await asyncio.sleep(EMPTY_CHECK)
+        try:
+            quiet = all(worker.idle for worker in workers) and not any((await depths.ready(queues)).values())
+        except BrokerError:
+            quiet = False
+        empty = empty + 1 if quiet else 0
+    log.info("queues are empty")
+    stop.set()

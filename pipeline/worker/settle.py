@@ -1,0 +1,108 @@
+"""Failures → retry queue or dead-letter queue. In: `Failed`. Out: the copy is confirmed, then the original is acked.
+
+The copy keeps body and properties; the headers of this library tell what happened so far. The broker's own death
+headers are stripped: with them in place it could take the retry for a cycle and drop it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.amqp.publisher import Publisher
+from pipeline.errors import ProtocolViolation
+from pipeline.event import utc_now
+from pipeline.message import (
+    ATTEMPT,
+    EXCHANGE,
+    NOT_BEFORE,
+    PREFIX,
+    REASON,
+    ROUTING_KEY,
+    SUBSCRIPTION,
+    TRACEBACK,
+    Delivery,
+    Message,
+)
+from pipeline.properties import Properties, encode_properties
+from pipeline.retry import GiveUp, RetryLater, decide, failure_headers, rung
+from pipeline.topology.model import Subscription
+from pipeline.worker.work import Failed
+
+BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What was decided for one failed delivery: the copy to publish first, None when it is to be dropped."""
+
+    failed: Failed
+    decision: RetryLater | GiveUp
+    copy: Message | None
+
+
+def settle_failure(subscription: Subscription, failed: Failed) -> Settlement:
+    """Decide, and write the copy that must be confirmed before the original is acked."""
+    decision = decide(subscription.retry, failed.attempt, failed.failure)
+    delivery = failed.delivery
+    properties = _readable(delivery)
+    headers = clean_headers(properties.headers)
+    now = utc_now()
+    headers |= failure_headers(properties.headers, failed.attempt, failed.failure, now.isoformat())
+    headers.setdefault(EXCHANGE, delivery.exchange)
+    headers.setdefault(ROUTING_KEY, delivery.routing_key)
+    headers.pop(NOT_BEFORE, None)
+    match decision:
+        case RetryLater(delay, wait):
+            headers[ATTEMPT] = failed.attempt + 1
+            if wait > delay:
+                headers[NOT_BEFORE] = round((time.time() + wait) * 1000)
+            target = subscription.retry_queue(delay)
+        case GiveUp(reason):
+            if not subscription.dead_letter:
+                return Settlement(failed, decision, None)
+            headers[ATTEMPT] = failed.attempt
+            headers[REASON] = reason
+            headers[SUBSCRIPTION] = subscription.name
+            if failed.failure.traceback:
+                headers[TRACEBACK] = failed.failure.traceback
+            target = subscription.dead_letter_queue
+    return Settlement(failed, decision, _copy(delivery, properties, headers, target))
+
+
+def another_round(subscription: Subscription, delivery: Delivery, remaining: float) -> Message:
+    """The copy of a message that came before its time: onto the ladder again, no attempt used up."""
+    properties = delivery.properties
+    target = subscription.retry_queue(rung(subscription.retry, remaining))
+    return _copy(delivery, properties, clean_headers(properties.headers), target)
+
+
+async def publish_copies(publisher: Publisher, copies: Sequence[Message]) -> set[int]:
+    """Publish; the indexes of those that are confirmed."""
+    errors = await publisher.send(copies)
+    return {index for index in range(len(copies)) if index not in errors}
+
+
+def clean_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers without the broker's own and without what a copy says anew."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if not name.startswith(BROKER_HEADERS) and name not in (f"{PREFIX}traceback", f"{PREFIX}reason")
+    }
+
+
+def _readable(delivery: Delivery) -> Properties:
+    """The properties, or empty ones when they can't be read: even then the body must not be lost."""
+    try:
+        return delivery.properties
+    except ProtocolViolation:
+        return Properties()
+
+
+def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], queue: str) -> Message:
+    # An expiration would make the broker drop the copy in the middle of its wait.
+    encoded = encode_properties(replace(properties, headers=headers, expiration=""))
+    return Message("", queue, delivery.body, encoded, properties.message_id)

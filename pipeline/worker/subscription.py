@@ -1,0 +1,236 @@
+"""One subscription at work: the stages, joined. In: its queue. Out: results in its database, every delivery settled.
+
+    consumer ─► intake ─► handle ─► commit ─► ack
+                   │         │         └────► follow-up events
+                   └─────────┴─ failed ─► retry or dead-letter copy ─► ack
+
+The stages run side by side: while one batch commits, the next is handled. What is in hand is bounded by the prefetch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.amqp.consumer import Consumer
+from pipeline.amqp.publisher import Publisher
+from pipeline.amqp.session import Session
+from pipeline.log import get_logger
+from pipeline.message import Delivery
+from pipeline.retry import RetryLater
+from pipeline.store.store import Store
+from pipeline.store.writes import Outgoing
+from pipeline.worker.commit import commit, patiently
+from pipeline.worker.effects import EffectsBuilder
+from pipeline.worker.handle import Handling
+from pipeline.worker.intake import Intake
+from pipeline.worker.loading import LoadedWorker
+from pipeline.worker.outgoing import OutgoingRelay
+from pipeline.worker.settle import Settlement, another_round, publish_copies, settle_failure
+from pipeline.worker.suspects import Suspects
+from pipeline.worker.work import Failed, Handled, Work
+
+log = get_logger("worker")
+
+COMMIT_BATCH = 1000  # events a transaction, at most
+COPY_RETRY = 1.0  # seconds before a copy that was not confirmed is tried again
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this process did, for its log. Accounting counts from broker and database instead."""
+
+    processed: int = 0
+    duplicates: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+
+
+class SubscriptionWorker:
+    """Runs one subscription until `stop`. `run` returns when everything in hand is settled."""
+
+    def __init__(self, loaded: LoadedWorker, store: Store, session: Session, publisher: Publisher) -> None:
+        self.subscription = loaded.subscription
+        self.tally = Tally()
+        self._store = store
+        self._publisher = publisher
+        self._consumer = Consumer(session, self.subscription.queue, self.subscription.prefetch)
+        self._suspects = Suspects(self._consumer, self.subscription.prefetch)
+        self._intake = Intake(self.subscription.name, publisher.codec, loaded.handlers, loaded.payloads)
+        write_json = publisher.codec.write_json
+        effects = EffectsBuilder(self.subscription.name, publisher.codec, write_json)
+        self._handling = Handling(
+            self.subscription.name,
+            self.subscription.concurrency,
+            self.subscription.timeout,
+            effects,
+            store.query,
+            self._ended,
+        )
+        self._outgoing = OutgoingRelay(store, publisher, self.subscription.name)
+        self._handled: list[Handled] = []
+        self._failed: list[Failed] = []
+        self._early: list[tuple[Delivery, float]] = []
+        self._wake_commit = asyncio.Event()
+        self._wake_settle = asyncio.Event()
+        self._committing = False
+        self._settling = False
+        self._unfinished = 0  # deliveries taken in and not settled
+        self._drained = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to consume. Raises: BrokerError."""
+        await self._suspects.start()
+
+    async def run(self) -> None:
+        """Work until `stop`, then until everything in hand is settled."""
+        background = [
+            asyncio.create_task(self._commit_loop(), name=f"commit {self.subscription.name}"),
+            asyncio.create_task(self._settle_loop(), name=f"settle {self.subscription.name}"),
+            asyncio.create_task(self._outgoing.run(), name=f"outgoing {self.subscription.name}"),
+        ]
+        intake = asyncio.create_task(self._intake_loop(), name=f"intake {self.subscription.name}")
+        try:
+            # A stage that ends early has a bug: its error must end the worker, not hang it.
+            await asyncio.wait([intake, *background], return_when=asyncio.FIRST_COMPLETED)
+            for task in (intake, *background):
+                if task.done():
+                    task.result()
+            while self._unfinished or not self._outgoing.idle:
+                self._drained.clear()
+                waiter = asyncio.create_task(self._drained.wait())
+                await asyncio.wait([waiter, *background], timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+                waiter.cancel()
+                for task in background:
+                    if task.done():
+                        task.result()
+        finally:
+            for task in (intake, *background):
+                task.cancel()
+            await asyncio.gather(intake, *background, return_exceptions=True)
+            await self._handling.close()
+            await self._consumer.close()
+
+    async def stop(self) -> None:
+        """No new deliveries."""
+        await self._consumer.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing in hand and nothing waiting to go out."""
+        return not self._unfinished and not self._consumer.in_hand and self._outgoing.idle
+
+    # --- intake -------------------------------------------------------------------------------------------------
+
+    async def _intake_loop(self) -> None:
+        while batch := await self._suspects.arrived():
+            self._unfinished += len(batch)
+            found = self._intake.sort(batch)
+            if found.failed:
+                self._fail(found.failed)
+            if found.early:
+                self._early += found.early
+                self._wake_settle.set()
+            if found.works:
+                await self._take(found.works)
+
+    async def _take(self, works: list[Work]) -> None:
+        ids = [work.event.id for work in works]
+        seen = await patiently(self.subscription.name, lambda: self._store.seen(ids))
+        if seen:
+            duplicates = [work.delivery for work in works if work.event.id in seen]
+            works = [work for work in works if work.event.id not in seen]
+            self.tally.duplicates += len(duplicates)
+            self._settled(duplicates)
+        self._handling.add(works)
+
+    def _ended(self, done: Handled | Failed) -> None:
+        if isinstance(done, Handled):
+            self._handled.append(done)
+            self._wake_commit.set()
+        else:
+            self._fail([done])
+
+    def _fail(self, failed: Sequence[Failed]) -> None:
+        self._failed += failed
+        self._wake_settle.set()
+
+    # --- commit -------------------------------------------------------------------------------------------------
+
+    async def _commit_loop(self) -> None:
+        while True:
+            await self._wake_commit.wait()
+            batch, self._handled = self._handled[:COMMIT_BATCH], self._handled[COMMIT_BATCH:]
+            if not self._handled:
+                self._wake_commit.clear()
+            if not batch:
+                continue
+            ended = await commit(self._store, self.subscription.name, batch)
+            self.tally.processed += ended.processed
+            self.tally.duplicates += ended.duplicates
+            self._publish_outgoing(ended.outgoing)
+            self._settled(ended.ack)
+            if ended.failed:
+                self._fail(ended.failed)
+
+    def _publish_outgoing(self, outgoing: list[Outgoing]) -> None:
+        if outgoing:
+            self._outgoing.add(outgoing)
+
+    # --- settle -------------------------------------------------------------------------------------------------
+
+    async def _settle_loop(self) -> None:
+        while True:
+            await self._wake_settle.wait()
+            self._wake_settle.clear()
+            failed, self._failed = self._failed, []
+            early, self._early = self._early, []
+            settlements = [settle_failure(self.subscription, each) for each in failed]
+            entries = [(each.failed.delivery, each.copy) for each in settlements]
+            entries += [(delivery, another_round(self.subscription, delivery, wait)) for delivery, wait in early]
+            copies = [(index, copy) for index, (_, copy) in enumerate(entries) if copy is not None]
+            confirmed = await publish_copies(self._publisher, [copy for _, copy in copies])
+            unconfirmed = {copies[at][0] for at in range(len(copies)) if at not in confirmed}
+            self._settled([delivery for index, (delivery, _) in enumerate(entries) if index not in unconfirmed])
+            for index, settlement in enumerate(settlements):
+                if index not in unconfirmed:
+                    self._report(settlement)
+            if unconfirmed:
+                # The originals are still ours: nothing is lost while the broker can't take the copies.
+                log.warning(
+                    "copies not confirmed, trying again", subscription=self.subscription.name, n=len(unconfirmed)
+                )
+                self._failed += [settlements[index].failed for index in unconfirmed if index < len(settlements)]
+                offset = len(settlements)
+                self._early += [early[index - offset] for index in unconfirmed if index >= offset]
+                await asyncio.sleep(COPY_RETRY)
+                self._wake_settle.set()
+
+    def _report(self, settlement: Settlement) -> None:
+        failed = settlement.failed
+        fields = {
+            "subscription": self.subscription.name,
+            "event_id": failed.event_id,
+            "type": failed.event_type,
+            "attempt": failed.attempt,
+            "error": failed.failure.kind,
+            "message": failed.failure.message,
+        }
+        if isinstance(settlement.decision, RetryLater):
+            self.tally.retried += 1
+            log.info("retrying", **fields, wait=settlement.decision.wait)
+        elif settlement.copy is None:
+            log.error("dropped, as dead_letter is off", **fields, reason=settlement.decision.reason)
+        else:
+            self.tally.dead_lettered += 1
+            log.warning("dead-lettered", **fields, reason=settlement.decision.reason)
+
+    def _settled(self, deliveries: Sequence[Delivery]) -> None:
+        self._consumer.settle(deliveries)
+        self._unfinished -= len(deliveries)
+        if not self._unfinished:
+            self._drained.set()

@@ -1,0 +1,98 @@
+"""Keeps worker processes alive. In: a command line and a number. Out: an exit code once all of them have ended.
+
+Knows nothing of brokers and databases, so that what kills a worker can't kill its supervisor. A process that died is
+started again after a pause that doubles while it keeps dying young. One that could not begin at all (wrong files, no
+broker) ends the others and the supervisor with its exit code; it said why itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pipeline.log import get_logger
+
+log = get_logger("supervisor")
+
+FIRST_PAUSE = 0.2  # seconds before a process that died is started again
+LONGEST_PAUSE = 5.0  # seconds
+HEALTHY = 30.0  # seconds a process must live for the pause to begin anew
+GRACE = 5.0  # seconds beyond the drain deadline before a process is killed
+CANNOT_BEGIN = (2, 3)  # exit codes that starting again would not change: configuration, drift
+BROKER_OR_DATABASE = (4, 5)  # exit codes that end it at the very first start only
+
+
+class Supervisor:
+    """Runs `command` in `processes` copies."""
+
+    def __init__(self, command: Sequence[str], processes: int, drain_deadline: float) -> None:
+        self._command = tuple(command)
+        self._processes = processes
+        self._drain_deadline = drain_deadline
+        self._stopping = asyncio.Event()
+        self._exit_code = 0
+
+    async def run(self) -> int:
+        """Supervise until every process ended well or one can't begin; the exit code for the whole."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        await asyncio.gather(*(self._keep_alive(index) for index in range(self._processes)))
+        return self._exit_code
+
+    async def _keep_alive(self, index: int) -> None:
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE
+        first = True
+        while not self._stopping.is_set():
+            started = loop.time()
+            # In a session of its own: Ctrl-C reaches the supervisor alone, which then ends its processes in order.
+            process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+            code = await self._wait(process)
+            if code == 0 or self._stopping.is_set():
+                return
+            if code in CANNOT_BEGIN or (first and code in BROKER_OR_DATABASE):
+                self._exit_code = code
+                self._stopping.set()
+                return
+            if loop.time() - started > HEALTHY:
+                pause = FIRST_PAUSE
+            log.error("a worker process died, starting it again", index=index, how=_how(code), pause=pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+            pause = min(pause * 2, LONGEST_PAUSE)
+            first = False
+
+    async def _wait(self, process: asyncio.subprocess.Process) -> int:
+        ended = asyncio.create_task(process.wait())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                with suppress(ProcessLookupError):
+                    process.terminate()
+                _, late = await asyncio.wait([ended], timeout=self._drain_deadline + GRACE)
+                if late:
+                    log.error("a worker process did not drain in time, killing it", pid=process.pid)
+                    with suppress(ProcessLookupError):
+                        process.kill()
+            return await ended
+        finally:
+            stopping.cancel()
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def child_command(arguments: Sequence[str]) -> list[str]:
+    """The command line of a worker process under this supervisor."""
+    return [sys.executable, "-m", "pipeline", "worker", "run-process", "--parent", str(os.getpid()), *arguments]
