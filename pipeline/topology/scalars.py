@@ -26,7 +26,7 @@ SIZE_PATTERN = r"[0-9]+(\.[0-9]+)?(B|KB|KiB|MB|MiB|GB|GiB)"
 _MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 # RabbitMQ's own meaning of the units: KB is 10^3 bytes, KiB 2^10.
 _BYTES = {"B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
-_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>[A-Za-z]+)")
+_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>[A-Za-z]+)")
 
 
 def plain_value(text: str) -> Value:
