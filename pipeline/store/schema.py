@@ -1,0 +1,59 @@
+"""Makes sure the tables are there and fit their classes. In: a connection, table classes. Out: tables or an error.
+
+A table that lacks a column would send every event, one by one, to the dead-letter queue; it is found here instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, Table, inspect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import SQLModel
+
+from pipeline.errors import ConfigurationError
+from pipeline.store.tables import METADATA
+
+
+def tables_of(classes: Iterable[type[SQLModel]]) -> list[Table]:
+    """The tables of these classes and those their foreign keys refer to.
+
+    Raises: ConfigurationError for a class that is no table, or refers to one that is not defined.
+    """
+    found: dict[Table, None] = {}
+    for row_class in classes:
+        table = getattr(row_class, "__table__", None)
+        if not isinstance(table, Table):
+            raise ConfigurationError(f"{row_class.__name__} is not a table; declare it with table=True")
+        try:
+            _with_referred(table, found)
+        except SQLAlchemyError as error:
+            raise ConfigurationError(f"{row_class.__name__} can't be used as a table: {error}") from error
+    return list(found)
+
+
+def create_missing(connection: Connection, tables: Sequence[Table], place: str) -> None:
+    """Create the library's tables and these, where they are missing; safe from several processes at once.
+
+    Raises: ConfigurationError when a table is there already and lacks columns. Database errors pass through.
+    """
+    with connection.begin():
+        METADATA.create_all(connection)
+        for table in tables:
+            table.metadata.create_all(connection, tables=[table])
+        inspector = inspect(connection)
+        for table in (*METADATA.sorted_tables, *tables):
+            present = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
+            if missing := [column.name for column in table.columns if column.name not in present]:
+                raise ConfigurationError(
+                    f"the table {table.fullname} in {place} has no column {', '.join(missing)}:"
+                    " it was made from an older definition; add the columns (ALTER TABLE) or move the database away"
+                )
+
+
+def _with_referred(table: Table, found: dict[Table, None]) -> None:
+    if table in found:
+        return
+    found[table] = None
+    for key in table.foreign_keys:
+        _with_referred(key.column.table, found)

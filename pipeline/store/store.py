@@ -1,0 +1,183 @@
+"""One subscription's database. In: effects of processed events. Out: what is committed, seen, counted, to publish.
+
+store = await Store.open(settings.database_url, "payments", tables=[Payment])
+known = await store.seen(ids)               # before the handlers run
+report = await store.commit(batch)          # before anything is acked
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Executable, delete, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
+
+from pipeline.errors import ConfigurationError, HandlerError, StoreUnavailable
+from pipeline.settings import mask
+from pipeline.store.database import Database, faults_of
+from pipeline.store.schema import create_missing, tables_of
+from pipeline.store.sqlite import Sqlite
+from pipeline.store.tables import INBOX, OUTBOX, RESULT
+from pipeline.store.transaction import Committer, unstorable
+from pipeline.store.writes import CommitReport, Counts, Effects, Outgoing
+
+
+class Store:
+    """One subscription's inbox, results, outbox and tables. Made by `open`; its methods may be called concurrently.
+
+    Every method raises StoreUnavailable when the database is in trouble. That is never an event's fault: wait and
+    call again, nothing needs to be reopened.
+    """
+
+    def __init__(self, database: Database, subscription: str) -> None:
+        self._database = database
+        self._subscription = subscription
+        self._committer = Committer(database, subscription)
+
+    @classmethod
+    async def open(cls, url: str, subscription: str, tables: Sequence[type[SQLModel]] = ()) -> Store:
+        """Open the database at `url` (`{subscription}` in it is replaced); make its folder and the missing tables.
+
+        Safe from several processes at once. Raises: ConfigurationError when URL or tables can't be used,
+        StoreUnavailable when the database can't be reached or written.
+        """
+        database = open_database(url, subscription, tables)
+        try:
+            await database.write(lambda connection: None)  # connects, which makes the tables
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, subscription)
+
+    async def seen(self, event_ids: Sequence[str]) -> set[str]:
+        """Which of these events are processed already."""
+        odd = unstorable(event_ids)
+        ids = [event_id for event_id in event_ids if event_id not in odd] if odd else list(event_ids)
+        return await self._database.seen(self._subscription, ids) if ids else set()
+
+    async def commit(self, batch: Sequence[Effects]) -> CommitReport:
+        """Commit the effects of a batch in one transaction, leaving out events whose rows are refused.
+
+        After StoreUnavailable, or when cancelled, a batch may or may not be committed: commit it again. What was
+        committed then comes back as duplicates.
+        """
+        if not batch:
+            return CommitReport([], set(), {})
+        return await self._database.write(lambda connection: self._committer.commit(connection, batch))
+
+    async def query(self, statement: Executable) -> list[Any]:
+        """All that a select gives: a list of values when it selects one thing, otherwise of rows.
+
+        Sees what is committed, not what the running batch will write. Raises: HandlerError for anything but a select,
+        SQLAlchemy's own errors for a select that is wrong.
+        """
+        if not statement.is_select:
+            raise HandlerError(
+                "a handler's query may only read; return insert(), update() or delete() statements from the handler"
+            )
+        with faults_of(self._database):
+            async with AsyncSession(self._database.reader, expire_on_commit=False) as session:
+                result = await session.execute(statement)
+                single = len(result.keys()) == 1
+                return [row[0] for row in result] if single else list(result)
+
+    async def outgoing(self, limit: int, older_than: float = 0.0) -> list[Outgoing]:
+        """The follow-up events that wait longest to be published, at most `limit`, made over `older_than` s ago."""
+        columns = (OUTBOX.c[name] for name in Outgoing.__slots__)
+        made_before = f"{int((time.time() - older_than) * 1000):012x}~"  # a key begins with its milliseconds
+        ours = (OUTBOX.c.subscription == self._subscription, OUTBOX.c.key < made_before)
+        rows = await self._read(select(*columns).where(*ours).order_by(OUTBOX.c.key).limit(limit))
+        return [Outgoing(*row) for row in rows]
+
+    async def forget_outgoing(self, keys: Sequence[str]) -> None:
+        """Take published follow-up events out of the outbox; keys that are gone already do no harm."""
+        if not keys:
+            return
+        condition = self._database.one_of(OUTBOX.c.key, keys)
+        await self._database.write(partial(self._delete_outgoing, condition))
+
+    async def counts(self) -> Counts:
+        """How many rows this subscription has in the library's tables, counted now."""
+        counted = (
+            select(func.count()).select_from(table).where(table.c.subscription == self._subscription).scalar_subquery()
+            for table in (INBOX, RESULT, OUTBOX)
+        )
+        (row,) = await self._read(select(*counted))
+        return Counts(*row)
+
+    async def close(self) -> None:
+        """Wait for what is under way and close all connections."""
+        await self._database.close()
+
+    async def _read(self, statement: Executable) -> list[Any]:
+        with faults_of(self._database):
+            async with self._database.reader.connect() as connection:
+                return list(await connection.execute(statement))
+
+    def _delete_outgoing(self, condition: Any, connection: Connection) -> None:
+        with faults_of(self._database), connection.begin():
+            connection.execute(delete(OUTBOX).where(condition, OUTBOX.c.subscription == self._subscription))
+
+
+def open_database(url: str, subscription: str, tables: Sequence[type[SQLModel]]) -> Database:
+    """The database at `url`, not connected yet; for SQLite its folder is made.
+
+    Raises: ConfigurationError, StoreUnavailable.
+    """
+    parsed = _parse(url, subscription)
+    place = _shown(url, subscription)
+    if parsed.drivername != "sqlite+aiosqlite":
+        raise ConfigurationError(
+            f"the database URL {place} is of a kind this version can't use;"
+            " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
+        )
+    if parsed.database in (None, "", ":memory:") or parsed.query.get("mode") == "memory":
+        raise ConfigurationError(
+            f"the database URL {place} names no file, so its results would be gone with the process;"
+            " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
+        )
+    if "uri" not in parsed.query:
+        _make_folder(Path(parsed.database or "").parent)
+    try:
+        return Sqlite(parsed, partial(create_missing, tables=tables_of(tables), place=place))
+    except (ImportError, NoSuchModuleError, ArgumentError) as error:
+        raise ConfigurationError(f"the database URL {place} can't be used: {error}") from error
+
+
+def _parse(url: str, subscription: str) -> URL:
+    try:
+        return make_url(_filled(url, subscription))
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            f"the database URL {_shown(url, subscription)} can't be read;"
+            " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
+        ) from error
+
+
+def _filled(url: str, subscription: str) -> str:
+    return url.replace("{subscription}", quote(subscription, safe=""))
+
+
+def _shown(url: str, subscription: str) -> str:
+    try:
+        return mask(_filled(url, subscription))
+    except ValueError:
+        return "(unreadable)"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the folder {folder} for the database can't be made ({error.strerror});"
+            " give this user write permission there, or set PIPELINE_DATABASE_URL to another place"
+        ) from error

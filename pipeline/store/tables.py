@@ -1,0 +1,50 @@
+"""The library's own tables, prefixed so that they can't clash with a user's. In: nothing. Out: SQLAlchemy tables.
+
+Each carries the subscription, because several subscriptions may share one database. Times are ISO 8601 text in UTC:
+readable in any tool, sortable, and the same in every kind of database.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, LargeBinary, MetaData, Table, Text
+
+PREFIX = "pipeline_"
+METADATA = MetaData()
+
+# Which events are done. The primary key is what makes a second delivery of an event change nothing.
+INBOX = Table(
+    f"{PREFIX}inbox",
+    METADATA,
+    Column("subscription", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("event_type", Text, nullable=False),
+    Column("processed_at", Text, nullable=False),
+    sqlite_with_rowid=False,  # the key is the table: one B-tree to write instead of two
+)
+
+# What handlers returned that is not a row of a table of their own.
+RESULT = Table(
+    f"{PREFIX}result",
+    METADATA,
+    Column("subscription", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("event_type", Text, nullable=False),
+    Column("value", Text, nullable=False),  # JSON
+    Column("created_at", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Follow-up events between commit and publish.
+OUTBOX = Table(
+    f"{PREFIX}outbox",
+    METADATA,
+    Column("subscription", Text, primary_key=True),
+    Column("key", Text, primary_key=True),  # sorts by time; see `writes.Outgoing`
+    Column("message_id", Text, nullable=False),
+    Column("exchange", Text, nullable=False),
+    Column("routing_key", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("properties", LargeBinary, nullable=False),
+    Column("created_at", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
