@@ -35,16 +35,13 @@ def print_plan(plan: Plan) -> None:
     if plan.exit_code == 0:
         console.print("nothing to do: the broker is as the files say", style="green")
         return
-    counts = ", ".join(
-        f"{len(plan.of(kind))} {said}"
-        for kind, said in (
-            ("create", "to create"),
-            ("change", "to change"),
-            ("drift", "drifted"),
-            ("immutable", "only destruction could change"),
-        )
-        if plan.of(kind)
-    )
+    counted: dict[StepKind, str] = {
+        "create": "to create",
+        "change": "to change",
+        "drift": "drifted",
+        "immutable": "only destruction could change",
+    }
+    counts = ", ".join(f"{len(plan.of(kind))} {said}" for kind, said in counted.items() if plan.of(kind))
     makes = bool(plan.of("create", "change"))
     hint = "; `pipeline topology apply` brings the broker to the files" if makes else ""
     console.print(Text(counts + hint, style="bold"))

@@ -73,11 +73,9 @@ class Findings:
     def place(self, path: Path, *, key: bool = False) -> Place:
         """The place of the value (or key) at `path`, else of the nearest thing around it."""
         first, second = (self.keys, self.values) if key else (self.values, self.keys)
-        while path:
-            if found := first.get(path) or second.get(path):
-                return found
-            path = path[:-1]
-        return Place("", 0, 0)
+        around = (path[:length] for length in range(len(path), -1, -1))
+        found = (first.get(part) or second.get(part) for part in around)
+        return next((place for place in found if place), Place("", 0, 0))
 
     @property
     def errors(self) -> list[Problem]:
@@ -106,7 +104,11 @@ def path_text(path: Path) -> str:
     """`subscriptions.payments.retry.delays[2]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            shown = part if part and part.isprintable() else repr(part)
+            text += f".{shown}" if text else shown
     return text
 
 

@@ -39,7 +39,8 @@ def _listed(data: Mapping[str, Any], path: Path, findings: Findings) -> RetryPol
         return _policy(attempts, DEFAULT_DELAYS_MS[: attempts - 1])
     attempts = data.get("attempts", len(delays) + 1)
     if len(delays) > attempts - 1:
-        message = f"{attempts} attempts leave room for {attempts - 1} delays, here are {len(delays)}"
+        room = f"{attempts} attempt{'s leave' if attempts > 1 else ' leaves'} room for {attempts - 1}"
+        message = f"{room} of these {len(delays)} delays" if len(delays) > 1 else f"{room} delays"
         hint = f"attempts: {len(delays) + 1} uses them all; attempts counts the first try too"
         findings.error((*path, "delays", attempts - 1), message, hint)
     elif len(set(delays)) > MAX_RUNGS:

@@ -16,6 +16,7 @@ from pipeline.topology.findings import Findings, Place
 from pipeline.topology.keys import FILE
 from pipeline.topology.model import Topology
 from pipeline.topology.resolve import (
+    check_dead_letters,
     resolve_bindings,
     resolve_events,
     resolve_exchanges,
@@ -136,9 +137,10 @@ def _resolve(merged: dict[str, Any], files: tuple[str, ...], findings: Findings)
     exchanges = resolve_exchanges(merged["exchanges"], findings)
     events = resolve_events(merged["events"], exchanges, findings)
     subscriptions = resolve_subscriptions(merged["subscriptions"], exchanges, events, findings)
-    queues = resolve_queues(merged["queues"], exchanges, findings)
+    queues = resolve_queues(merged["queues"], findings)
     made = {name: tuple(subscription_queues(subscription)) for name, subscription in subscriptions.items()}
     owners = check_derived_names(made, queues, findings)
+    check_dead_letters(queues, exchanges, [*queues, *owners], findings)
     fed = {queue: owner for queue, owner in owners.items() if queue != owner}
     bindings = resolve_bindings(merged["bindings"], exchanges, [*queues, *subscriptions], fed, findings)
     policies = resolve_policies(merged["policies"], owners, findings)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.topology.findings import Findings, Path, did_you_mean
 from pipeline.topology.model import Binding, EventType, Exchange, Policy, Queue
-from pipeline.topology.queue_rules import queue_arguments
+from pipeline.topology.queue_rules import FRIENDLY, queue_arguments
 from pipeline.topology.routing import BUILTIN_EXCHANGES
 
 Data = Mapping[str, Any]
@@ -46,19 +46,19 @@ def resolve_events(data: Data, exchanges: Mapping[str, Exchange], findings: Find
         exchange = default_exchange(entry, path, exchanges, findings)
         if "model" in entry and "schema" in entry:
             findings.error((*path, "schema"), "can't stand beside model", "keep one of them", key=True)
-        schema = _schema_file(entry["schema"], (*path, "schema"), findings) if "schema" in entry else ""
+        schema = "" if findings.broken((*path, "schema")) else entry.get("schema", "")
         events[name] = EventType(
             name,
             exchange,
             entry.get("routing_key", name),
             model=entry.get("model", ""),
-            schema=schema,
+            schema=_schema_file(schema, (*path, "schema"), findings) if schema else "",
             compress_over=entry.get("compress_over", 0),
         )
     return events
 
 
-def resolve_queues(data: Data, exchanges: Mapping[str, Exchange], findings: Findings) -> dict[str, Queue]:
+def resolve_queues(data: Data, findings: Findings) -> dict[str, Queue]:
     """The plain queues."""
     queues = {}
     for name, entry in data.items():
@@ -68,11 +68,29 @@ def resolve_queues(data: Data, exchanges: Mapping[str, Exchange], findings: Find
             queues[name] = Queue(name)
             continue
         arguments = queue_arguments(entry, path, findings)
-        target = entry.get("dead_letter_exchange", "")
-        if target:
-            check_exchange(target, (*path, "dead_letter_exchange"), exchanges, findings)
         queues[name] = Queue(name, entry.get("durable", True), entry.get("auto_delete", False), arguments)
     return queues
+
+
+def check_dead_letters(
+    queues: Mapping[str, Queue], exchanges: Mapping[str, Exchange], every_queue: Iterable[str], findings: Findings
+) -> None:
+    """Refuse dead-letter targets of plain queues that are declared nowhere: RabbitMQ would drop messages silently."""
+    names = list(every_queue)
+    for queue in queues.values():
+        exchange = queue.arguments.get("x-dead-letter-exchange")
+        key = queue.arguments.get("x-dead-letter-routing-key", queue.name)
+        if exchange:
+            check_exchange(exchange, _argument(queue, "dead_letter_exchange", findings), exchanges, findings)
+        elif exchange is not None and key not in names:
+            where = _argument(queue, "dead_letter_routing_key", findings)
+            findings.error(where, f"no queue {key} is declared", did_you_mean(key, names))
+
+
+def _argument(queue: Queue, key: str, findings: Findings) -> Path:
+    """Where the file says it: under its friendly name or among the raw arguments."""
+    friendly: Path = ("queues", queue.name, key)
+    return friendly if friendly in findings.values else ("queues", queue.name, "arguments", FRIENDLY[key])
 
 
 def resolve_bindings(
@@ -152,13 +170,16 @@ def check_exchange(name: str, path: Path, exchanges: Iterable[str], findings: Fi
 
 def default_exchange(entry: Data, path: Path, exchanges: Mapping[str, Exchange], findings: Findings) -> str:
     """The entry's exchange, or the only one there is."""
-    if name := entry.get("exchange"):
+    name = entry.get("exchange", "")
+    if name:
         check_exchange(name, (*path, "exchange"), exchanges, findings)
+    elif len(exchanges) == 1:
+        name = next(iter(exchanges))
+    if name:
         if name in exchanges and exchanges[name].internal and path[0] == "events":
-            findings.error((*path, "exchange"), f"exchange {name} is internal: nobody can publish to it")
+            where = (*path, "exchange") if "exchange" in entry else path
+            findings.error(where, f"exchange {name} is internal: nobody can publish to it", key=where == path)
         return str(name)
-    if len(exchanges) == 1:
-        return next(iter(exchanges))
     if not findings.broken((*path, "exchange")):
         few = "no exchange is declared" if not exchanges else f"{len(exchanges)} exchanges are declared"
         hint = "add one under exchanges" if not exchanges else f"exchange: {' | '.join(list(exchanges)[:8])}"

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipeline.topology.findings import Findings, Path, did_you_mean
+from pipeline.topology.keys import DAY_MS
 from pipeline.topology.kinds import (
     Choice,
     Constant,
@@ -212,7 +213,10 @@ def _quantity(kind: Span | Size, node: Scalar, path: Path, findings: Findings) -
 
 
 def _shown(kind: Span | Size, bound: int) -> str:
-    return duration_text(bound / 1000) if isinstance(kind, Span) else f"{bound} bytes"
+    if isinstance(kind, Size):
+        return f"{bound} bytes"
+    # 49 days say more than 4294967295 ms
+    return duration_text(bound / 1000 if bound < DAY_MS else bound // DAY_MS * DAY_MS / 1000)
 
 
 def _expected(kind: ScalarKind) -> str:
