@@ -148,7 +148,8 @@ class Node:
         """
         deadline = time.monotonic() + START_DEADLINE
         address = self.known_address()
-        while time.monotonic() < deadline and self._server():
+        # Both questions: a process that is just being replaced by the program it starts has no name for a moment.
+        while time.monotonic() < deadline and (processes.is_alive(address.pid) or self._server()):
             if probe.accepts_amqp(address.amqp_url):
                 said = probe.overview(address.management_url)
                 if said and said.get("node") == address.nodename:

@@ -1,0 +1,161 @@
+"""Dead letters made by hand, for tests. In: a virtual host. Out: declared queues, letters in them, and what lies there.
+
+It speaks to the broker through aio-pika alone, so that it does not see with the eyes of what it tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel
+
+from pipeline import message
+from pipeline.settings import Settings, load_settings
+from pipeline.topology.expand import subscription_queues
+from pipeline.topology.load import load_text
+from pipeline.topology.model import Subscription
+from tests.support.broker import TestVhost
+
+TOPOLOGY = """\
+version: 1
+exchanges:
+  events: {type: topic}
+events:
+  order.created: {exchange: events}
+subscriptions:
+  payments:
+    events: [order.created]
+    retry: {attempts: 3, delays: [1s]}
+  inventory:
+    events: [order.created]
+    retry: {attempts: 3, delays: [1s]}
+  audit:
+    events: [order.created]
+    dead_letter: false
+"""
+SUBSCRIPTIONS = load_text(TOPOLOGY).topology.subscriptions
+PAYMENTS = SUBSCRIPTIONS["payments"]
+COMMAND = "from pipeline.cli.common import guarded; from pipeline.cli.dlq import app; guarded(app)"
+
+
+class Bench:
+    """One test's broker with the queues of `payments`."""
+
+    def __init__(self, vhost: TestVhost, folder: Path, channel: AbstractChannel) -> None:
+        self.vhost = vhost
+        self.channel = channel
+        self.folder = folder
+        self.environ = {
+            "PIPELINE_AMQP_URL": vhost.amqp_url,
+            "PIPELINE_MANAGEMENT_URL": vhost.management_url,
+            "PIPELINE_STATE_DIR": str(folder),
+            "PIPELINE_TOPOLOGY": str(folder / "topology.yaml"),
+        }
+        (folder / "topology.yaml").write_text(TOPOLOGY)
+        self.settings: Settings = load_settings(self.environ)
+
+    async def declare(self, subscription: Subscription = PAYMENTS, **work_arguments: Any) -> None:
+        """Declare its queues; `work_arguments` (`_` for `-`) go to the work queue as well."""
+        for queue in subscription_queues(subscription):
+            more = {name.replace("_", "-"): value for name, value in work_arguments.items()}
+            arguments = {**queue.arguments, **(more if queue.role == "work" else {})}
+            await self.channel.declare_queue(queue.name, durable=True, arguments=arguments)
+
+    async def put(self, *messages: aio_pika.Message, queue: str = "payments.dlq") -> None:
+        """Lay messages into a queue, confirmed, in order."""
+        for each in messages:
+            await self.channel.default_exchange.publish(each, queue)
+
+    async def count(self, queue: str) -> int:
+        """Messages ready in a queue."""
+        found = await (await self.channel.get_queue(queue)).declare()
+        return found.message_count or 0
+
+    async def take(self, queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
+        """Everything ready in a queue, in its order, removed."""
+        source = await self.channel.get_queue(queue)
+        found = []
+        while (each := await source.get(no_ack=True, fail=False)) is not None:
+            found.append(each)
+        return found
+
+    async def ids(self, queue: str) -> list[str]:
+        """The ids in a queue, in its order; they are removed."""
+        return [each.message_id or "" for each in await self.take(queue)]
+
+    async def command(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        """Run `pipeline dlq ...` to its end. Returns (exit code, standard output, standard error)."""
+        process = await self.start(*arguments)
+        out, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Start `pipeline dlq ...` as a process of its own."""
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", COMMAND, *arguments, env=self.environ, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+
+
+@asynccontextmanager
+async def bench(vhost: TestVhost, folder: Path) -> AsyncIterator[Bench]:
+    """A connected `Bench` whose queues are not declared yet."""
+    connection = await aio_pika.connect(vhost.amqp_url)
+    try:
+        yield Bench(vhost, folder, await connection.channel())
+    finally:
+        await connection.close()
+
+
+def letter(
+    number: int,
+    error: str = "ValueError",
+    kind: str = "order.created",
+    body: bytes | None = None,
+    event_id: str | None = None,
+    **headers: Any,
+) -> aio_pika.Message:
+    """A dead letter as a worker sends it; the higher the number, the later it died."""
+    at = f"2026-11-20T10:{number // 60 % 60:02d}:{number % 60:02d}+00:00"
+    failures = [{"attempt": n, "at": at, "error": error, "message": "card refused"} for n in (1, 2, 3)]
+    told: Mapping[str, Any] = {
+        "cloudEvents_source": "shop",
+        "cloudEvents_specversion": "1.0",
+        message.REASON: "exhausted",
+        message.ERROR: error,
+        message.ERROR_MESSAGE: "card refused",
+        message.TRACEBACK: f"Traceback (most recent call last):\n  in take_payment\n{error}: card refused\n",
+        message.ATTEMPT: 3,
+        message.FIRST_FAILURE: at,
+        message.LAST_FAILURE: at,
+        message.HISTORY: json.dumps(failures),
+        message.SUBSCRIPTION: "payments",
+        message.EXCHANGE: "events",
+        message.ROUTING_KEY: kind,
+    }
+    return aio_pika.Message(
+        json.dumps({"order_id": number}).encode() if body is None else body,
+        message_id=f"order-{number:05d}" if event_id is None else event_id,
+        type=kind,
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        headers={**told, **headers},
+    )
+
+
+def letters(numbers: Iterable[int], **facts: Any) -> list[aio_pika.Message]:
+    """Several letters."""
+    return [letter(number, **facts) for number in numbers]
+
+
+def event_ids(numbers: Iterable[int]) -> list[str]:
+    """The ids of the letters with these numbers."""
+    return [f"order-{number:05d}" for number in numbers]
