@@ -7,11 +7,12 @@ column that the database or a column default can fill is left to be filled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
-from sqlalchemy import Column, Insert, Table, bindparam, inspect
+from sqlalchemy import Column, ColumnElement, Insert, Table, bindparam, inspect, select
 from sqlalchemy.orm import Mapper
 from sqlmodel import SQLModel
 
@@ -25,16 +26,25 @@ DialectInsert: TypeAlias = Callable[[Table], Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowsStatement:
-    """One INSERT for any number of rows; a row is the list of its values in the order of `keys`.
+    """One INSERT for any number of rows; a row is the list of its values in the order of `parameters`.
 
-    `plain` is true when the values are all there is, so that the rows may be put into one VALUES list; otherwise
-    SQLAlchemy has to run Python-side column defaults for each row.
+    `parameters` have a name each, and the column whose type they have. `columns` are those filled, in the order of the
+    table, each with the SQL that its value comes from, or None when that is simply a parameter. `plain` is true when
+    this is all there is, so that the rows may be put into one VALUES list; otherwise SQLAlchemy has to run Python-side
+    column defaults for each row.
     """
 
     table: Table
-    keys: tuple[str, ...]
     statement: Insert
+    parameters: Mapping[str, Column[Any]]
+    columns: Mapping[str, ColumnElement[Any] | None]
     plain: bool = True
+
+
+def rows_statement(table: Table, statement: Insert, columns: Iterable[str], plain: bool = True) -> RowsStatement:
+    """The statement with just these columns of the table, each a parameter."""
+    names = [column.key for column in table.columns if column.key in set(columns)]
+    return RowsStatement(table, statement, {name: table.columns[name] for name in names}, dict.fromkeys(names), plain)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +64,11 @@ class _Shape:
     table: Table
     columns: dict[str, Column[Any]]  # by attribute
     fillable: tuple[str, ...]  # attributes whose column is filled by a default when None
+    required: tuple[str, ...]  # attributes whose column can't be NULL and is filled by nobody else
     key: tuple[str, ...]  # attributes of the primary key
     relationships: tuple[str, ...]
     inserts: dict[tuple[str, ...], _Form]
-    upserts: dict[tuple[frozenset[str], tuple[str, ...]], _Form]
+    upserts: dict[tuple[frozenset[str], tuple[str, ...], tuple[str, ...]], _Form]
 
 
 class Rows:
@@ -88,7 +99,8 @@ class Rows:
             raise RowRejected(f"Upsert({shape.name}) needs the whole primary key: {', '.join(shape.key)}")
         given = frozenset(row.model_fields_set)
         absent = tuple([name for name in shape.fillable if name not in given and state.get(name) is None])
-        form = shape.upserts.get((given, absent)) or self._upsert_form(shape, given, absent)
+        missing = tuple([name for name in shape.required if name not in given and state.get(name) is None])
+        form = shape.upserts.get((given, absent, missing)) or self._upsert_form(shape, given, absent, missing)
         return form.rows, [*map(state.get, form.attributes), *(make() for make in form.generators)], key
 
     def _prepare(self, row_class: type[SQLModel]) -> _Shape:
@@ -97,37 +109,41 @@ class Rows:
 
     def _insert_form(self, shape: _Shape, absent: tuple[str, ...]) -> _Form:
         attributes = tuple(name for name in shape.columns if name not in absent)
-        keys = tuple(shape.columns[name].key for name in attributes)
-        rows = RowsStatement(shape.table, keys, self._insert(shape.table), plain=_plain(shape, attributes, absent))
+        keys = [shape.columns[name].key for name in attributes]
+        rows = rows_statement(shape.table, self._insert(shape.table), keys, _plain(shape, absent))
         form = shape.inserts[absent] = _Form(rows, attributes)
         return form
 
-    def _upsert_form(self, shape: _Shape, given: frozenset[str], absent: tuple[str, ...]) -> _Form:
-        attributes = tuple(name for name in shape.columns if name not in absent)
-        keys = [shape.columns[name].key for name in attributes]
+    def _upsert_form(
+        self, shape: _Shape, given: frozenset[str], absent: tuple[str, ...], missing: tuple[str, ...]
+    ) -> _Form:
         statement = self._insert(shape.table)
-        changes = {
-            shape.columns[name].key: statement.excluded[shape.columns[name].key]
-            for name in attributes
-            if name in given and name not in shape.key
-        }
-        generators: list[Callable[[], Any]] = []
-        if changes:
-            for name, column in shape.columns.items():
-                if name not in given and column.onupdate is not None:
-                    parameter = f"pipeline_onupdate_{column.key}"
-                    changes[column.key], make = _on_update(column, parameter)
-                    if make is not None:
-                        keys.append(parameter)
-                        generators.append(make)
+        columns: dict[str, ColumnElement[Any] | None] = {}
+        parameters: dict[str, Column[Any]] = {}
+        attributes: list[str] = []
+        changes: dict[str, Any] = {}
+        for name, column in shape.columns.items():
+            if name in missing:
+                # NOT NULL is checked before the conflict is noticed, so the row that is there lends its value. If there
+                # is none, the new one gets NULL and is refused, as it should be.
+                columns[column.key], keys = _existing(shape, column)
+                parameters.update(keys)
+                attributes += shape.key
+            elif name not in absent:
+                columns[column.key] = None
+                parameters[column.key] = column
+                attributes.append(name)
+                if name in given and name not in shape.key:
+                    changes[column.key] = statement.excluded[column.key]
+        generators = _on_update(shape, given, changes, parameters) if changes else []
         index = list(shape.table.primary_key.columns)
         if changes:
             statement = statement.on_conflict_do_update(index_elements=index, set_=changes)
         else:
             statement = statement.on_conflict_do_nothing(index_elements=index)
-        plain = not generators and _plain(shape, attributes, absent)
-        rows = RowsStatement(shape.table, tuple(keys), statement, plain)
-        form = shape.upserts[given, absent] = _Form(rows, attributes, tuple(generators))
+        plain = not generators and _plain(shape, absent)
+        rows = RowsStatement(shape.table, statement, parameters, columns, plain)
+        form = shape.upserts[given, absent, missing] = _Form(rows, tuple(attributes), tuple(generators))
         return form
 
 
@@ -138,35 +154,54 @@ def _shape(row_class: type[SQLModel]) -> _Shape:
     table = mapper.local_table
     if len(mapper.tables) != 1 or not isinstance(table, Table):
         raise RowRejected(f"{row_class.__name__} is spread over several tables; return a row for each of them")
-    columns = {
-        prop.key: prop.columns[0]
-        for prop in mapper.column_attrs
-        if isinstance(prop.columns[0], Column) and prop.columns[0].table is table
-    }
+    attributes = {prop.columns[0]: prop.key for prop in mapper.column_attrs}
+    columns = {attributes[column]: column for column in table.columns if column in attributes}
+    key = tuple(attributes[column] for column in table.primary_key)
     fillable = tuple(
         name
         for name, column in columns.items()
         if column.default is not None or column.server_default is not None or column is table.autoincrement_column
     )
-    key = tuple(name for column in table.primary_key for name, other in columns.items() if other is column)
+    required = tuple(
+        name for name, column in columns.items() if not column.nullable and name not in key and name not in fillable
+    )
     related = tuple(prop.key for prop in mapper.relationships)
-    return _Shape(row_class.__name__, table, columns, fillable, key, related, {}, {})
+    return _Shape(row_class.__name__, table, columns, fillable, required, key, related, {}, {})
 
 
-def _plain(shape: _Shape, attributes: tuple[str, ...], absent: tuple[str, ...]) -> bool:
-    return bool(attributes) and all(shape.columns[name].default is None for name in absent)
+def _plain(shape: _Shape, absent: tuple[str, ...]) -> bool:
+    return len(absent) < len(shape.columns) and all(shape.columns[name].default is None for name in absent)
 
 
-def _on_update(column: Column[Any], parameter: str) -> tuple[Any, Callable[[], Any] | None]:
-    """What an upsert sets a column with `onupdate` to: an SQL expression, or a parameter and who makes its value."""
-    default: Any = column.onupdate
-    if default.is_clause_element:
-        return default.arg, None
-    value = bindparam(parameter, type_=column.type)
-    if default.is_callable:
-        # SQLAlchemy has wrapped the function so that it takes an execution context; there is none here.
-        return value, lambda: default.arg(None)
-    return value, lambda: default.arg
+def _existing(shape: _Shape, column: Column[Any]) -> tuple[ColumnElement[Any], dict[str, Column[Any]]]:
+    """The column's value in the row that has the key, and the parameters for the key."""
+    keys = {f"pipeline_{column.key}_of_{shape.columns[name].key}": shape.columns[name] for name in shape.key}
+    same = (key == bindparam(name, type_=key.type) for name, key in keys.items())
+    return select(column).where(*same).scalar_subquery(), keys
+
+
+def _on_update(
+    shape: _Shape, given: frozenset[str], changes: dict[str, Any], parameters: dict[str, Column[Any]]
+) -> list[Callable[[], Any]]:
+    """Adds what columns with `onupdate` change to: an SQL expression, or a parameter for a value that is made here."""
+    generators: list[Callable[[], Any]] = []
+    for name, column in shape.columns.items():
+        default: Any = column.onupdate
+        if name in given or default is None:
+            continue
+        if default.is_clause_element:
+            changes[column.key] = default.arg
+            continue
+        parameter = f"pipeline_onupdate_{column.key}"
+        changes[column.key] = bindparam(parameter, type_=column.type)
+        parameters[parameter] = column
+        # SQLAlchemy has wrapped a function so that it takes an execution context; there is none here.
+        generators.append(partial(default.arg, None) if default.is_callable else partial(_same, default.arg))
+    return generators
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _refuse_related(shape: _Shape, state: dict[str, Any]) -> None:

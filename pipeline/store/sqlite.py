@@ -122,7 +122,9 @@ class Sqlite:
     def insert_rows(self, connection: Connection, statement: RowsStatement, rows: Sequence[Values]) -> None:
         """See `Database.insert_rows`."""
         if not statement.plain:
-            connection.execute(statement.statement, [dict(zip(statement.keys, row, strict=True)) for row in rows])
+            lent = {key: value for key, value in statement.columns.items() if value is not None}
+            insert_them = statement.statement.values(lent) if lent else statement.statement
+            connection.execute(insert_them, [dict(zip(statement.parameters, row, strict=True)) for row in rows])
             return
         if (bulk := self._bulk.get(statement)) is None:
             bulk = self._bulk[statement] = _Bulk(statement, connection)
@@ -167,13 +169,11 @@ class _Bulk:
     def __init__(self, statement: RowsStatement, connection: Connection) -> None:
         self._statement = statement
         self._dialect = connection.dialect
-        self._width = len(statement.keys)
+        self._width = len(statement.parameters)
         self._most = min(MOST_ROWS, MOST_PARAMETERS // self._width)
         self._texts: dict[int, str] = {}
-        columns = statement.table.columns
-        converters = (
-            columns[key].type.dialect_impl(self._dialect).bind_processor(self._dialect) for key in statement.keys
-        )
+        types = (column.type.dialect_impl(self._dialect) for column in statement.parameters.values())
+        converters = (type_.bind_processor(self._dialect) for type_ in types)
         self._converters = [(place, convert) for place, convert in enumerate(converters) if convert is not None]
 
     def execute(self, connection: Connection, rows: Sequence[Values]) -> None:
@@ -191,9 +191,8 @@ class _Bulk:
         cursor.close()
 
     def _text(self, size: int) -> str:
-        row = dict.fromkeys(self._statement.keys)
-        statement: Any = self._statement.statement
-        compiled = statement.inline().values([row] * size).compile(dialect=self._dialect)
+        rows = [dict(self._statement.columns)] * size
+        compiled = self._statement.statement.inline().values(rows).compile(dialect=self._dialect)
         text = self._texts[size] = str(compiled)
         return text
 

@@ -19,7 +19,7 @@ from pipeline.errors import RowRejected, StoreUnavailable
 from pipeline.event import utc_now
 from pipeline.store.database import Database
 from pipeline.store.order import InOrder
-from pipeline.store.rows import Rows, RowsStatement
+from pipeline.store.rows import Rows, rows_statement
 from pipeline.store.tables import INBOX, OUTBOX, RESULT
 from pipeline.store.writes import CommitReport, Effects
 
@@ -39,20 +39,13 @@ class Committer:
         self._subscription = subscription
         self._rows = Rows(database.insert)
         result = database.insert(RESULT)
-        self._result = RowsStatement(
-            RESULT,
-            ("subscription", "event_id", "event_type", "value", "created_at"),
-            # A result without its inbox row was left by someone who wants the event processed again.
-            result.on_conflict_do_update(
-                index_elements=[RESULT.c.subscription, RESULT.c.event_id],
-                set_={name: result.excluded[name] for name in ("event_type", "value", "created_at")},
-            ),
+        # A result without its inbox row was left by someone who wants the event processed again.
+        result = result.on_conflict_do_update(
+            index_elements=[RESULT.c.subscription, RESULT.c.event_id],
+            set_={name: result.excluded[name] for name in ("event_type", "value", "created_at")},
         )
-        self._outbox = RowsStatement(
-            OUTBOX,
-            ("subscription", "key", "message_id", "exchange", "routing_key", "body", "properties", "created_at"),
-            database.insert(OUTBOX),
-        )
+        self._result = rows_statement(RESULT, result, RESULT.columns.keys())
+        self._outbox = rows_statement(OUTBOX, database.insert(OUTBOX), OUTBOX.columns.keys())
 
     def commit(self, connection: Connection, batch: Sequence[Effects]) -> CommitReport:
         """Commit the batch as far as the database takes it.
