@@ -65,8 +65,10 @@ def test_a_derived_name_over_255_bytes_is_refused() -> None:
     text = f"{HEAD}subscriptions: {{{name}: {{events: [order.created], retry: {{delays: [1234567891ms]}}}}}}\n"
 
     assert errors_of(text) == [
-        (f"t:4:17: subscriptions.{name}: its queue {name[:40]}… has a name of 259 bytes; 255 is the most"
-        " (shorten the subscription's name)")
+        (
+            f"t:4:17: subscriptions.{name}: its queue {name[:40]}… has a name of 259 bytes; 255 is the most"
+            " (shorten the subscription's name)"
+        )
     ]
 
 

@@ -94,13 +94,17 @@ WARNED = {
         "t:3:10: warning: events.e: no subscription takes it (publishing it fails)",
     ),
     "an event only a log takes": (
-        ("version: 1\nexchanges: {x: {}}\nevents: {e: {}}\nqueues: {q: {}}\n"
-        "bindings: [{exchange: x, queue: q, routing_key: '#'}]\n"),
+        (
+            "version: 1\nexchanges: {x: {}}\nevents: {e: {}}\nqueues: {q: {}}\n"
+            "bindings: [{exchange: x, queue: q, routing_key: '#'}]\n"
+        ),
         "t:3:10: warning: events.e: no subscription takes it (only plain queues get it)",
     ),
     "a subscription nothing reaches": (
-        ("version: 1\nexchanges: {x: {}}\nevents: {e: {}}\n"
-        "subscriptions: {s: {routing_keys: ['f.#']}, t: {events: [e]}}\n"),
+        (
+            "version: 1\nexchanges: {x: {}}\nevents: {e: {}}\n"
+            "subscriptions: {s: {routing_keys: ['f.#']}, t: {events: [e]}}\n"
+        ),
         "t:4:17: warning: subscriptions.s: no declared event reaches it (add events or routing_keys)",
     ),
     "no dead letters": (
@@ -109,8 +113,10 @@ WARNED = {
     ),
     "a misspelt argument": (
         "version: 1\nqueues: {q: {arguments: {x-mesage-ttl: 5}}}\n",
-        ("t:2:26: warning: queues.q.arguments.x-mesage-ttl: is no argument RabbitMQ knows; it would be ignored "
-        "(did you mean x-message-ttl?)"),
+        (
+            "t:2:26: warning: queues.q.arguments.x-mesage-ttl: is no argument RabbitMQ knows; it would be ignored "
+            "(did you mean x-message-ttl?)"
+        ),
     ),
 }
 
