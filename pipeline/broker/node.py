@@ -24,6 +24,7 @@ from pipeline.broker.ports import Ports
 from pipeline.errors import BrokerError, BrokerUnavailable
 
 START_DEADLINE = 120.0  # s; about 6 are usual, but a busy small machine may take ten times that
+EPMD_DEADLINE = 5.0  # s
 STOP_PATIENCE = 20.0  # s for an orderly shutdown before the node is killed
 ATTEMPTS = 3  # another program may take a port between our look and the node's
 POLL = 0.05  # s
@@ -71,7 +72,10 @@ class Node:
                 try:
                     return self._wait_until_ready()
                 except BrokerUnavailable:
-                    if self._server() or chosen.are_free():
+                    if self._server():
+                        raise  # it is slow, or unwell: not a matter of ports
+                    self._end(signal.SIGTERM)
+                    if chosen.are_free():
                         raise
             self._launch_node(self.installation)
             return self._wait_until_ready()
@@ -117,16 +121,24 @@ class Node:
         env = node_files.environment(self.folder, nodename, chosen, installation)
         epmd = str(installation.erlang_bin / "epmd")
         self._launch([epmd, "-port", str(chosen.epmd), "-address", LOOPBACK], env)
+        self._wait_for_port(chosen.epmd)  # or the server would start another one, which nobody would end
         address = Address(
             amqp_url=login.at("amqp", chosen.amqp) + "/%2F",
             management_url=login.at("http", chosen.management),
             nodename=nodename,
             version=installation.version,
-            pid=self._launch([str(installation.server)], env),
+            pid=self._launch(self._server_command(installation), env),
             prometheus_url=f"http://{LOOPBACK}:{chosen.prometheus}/metrics",
         )
         write_record(self._record, address, ports=asdict(chosen))
         return chosen
+
+    def _server_command(self, installation: Installation) -> list[str]:
+        # RabbitMQ's start script can't live in a path with a space; seen from here, through a link, it has none.
+        link = self.folder / "server"
+        link.unlink(missing_ok=True)
+        link.symlink_to(installation.server.parents[1])
+        return [f"{link.name}/sbin/rabbitmq-server"]
 
     def _launch(self, command: list[str], env: dict[str, str]) -> int:
         shell = ["/bin/sh", "-c", LAUNCH, "sh", str(self.folder / "log" / "output.log"), *command]
@@ -158,6 +170,11 @@ class Node:
         raise BrokerUnavailable(
             f"the private RabbitMQ node in {self.folder} did not come up. Its last words:\n{self._log_tail()}"
         )
+
+    def _wait_for_port(self, port: int) -> None:
+        deadline = time.monotonic() + EPMD_DEADLINE
+        while ports.is_free(port) and time.monotonic() < deadline:
+            time.sleep(POLL)
 
     def _end(self, first: signal.Signals) -> bool:
         found = self._server()
