@@ -1,7 +1,7 @@
 """Groups a batch's rows so that each table takes one statement, and the outcome is as if they came one by one.
 
 In: writes, in the order of their events. Out: calls that write them. Rows that commute are gathered; whatever would see
-a difference (a statement, an insert among upserts of the same table, the same key upserted with other columns) first
+a difference (a statement, an insert after upserts of the same table, the same key upserted with other columns) first
 has everything written that is gathered so far. Within one gathering, tables that others refer to come first.
 """
 
@@ -33,7 +33,6 @@ class InOrder:
         self._write_rows = write_rows
         self._write_statement = write_statement
         self._gathered: dict[RowsStatement, list[Values]] = {}
-        self._inserted: set[Table] = set()
         self._upserted: dict[Table, dict[Key, RowsStatement]] = {}
 
     def add(self, write: Write) -> None:
@@ -43,12 +42,11 @@ class InOrder:
                 statement, values = self._rows.insert(write)
                 if statement.table in self._upserted:
                     self.flush()
-                self._inserted.add(statement.table)
                 self._gather(statement, values)
             case Upsert(row):
                 statement, values, key = self._rows.upsert(row)
                 keys = self._upserted.setdefault(statement.table, {})
-                if statement.table in self._inserted or keys.get(key, statement) is not statement:
+                if keys.get(key, statement) is not statement:
                     self.flush()
                     keys = self._upserted.setdefault(statement.table, {})
                 keys[key] = statement
@@ -65,7 +63,6 @@ class InOrder:
     def flush(self) -> None:
         """Write all that is gathered."""
         gathered, self._gathered = self._gathered, {}
-        self._inserted = set()
         self._upserted = {}
         tables = {statement.table for statement in gathered}
         if len(tables) < 2:

@@ -14,13 +14,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, create_engine, event, func, select
+from sqlalchemy import Column, ColumnElement, Connection, create_engine, event, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pipeline.errors import StoreUnavailable
+from pipeline.errors import RowRejected, StoreUnavailable
 from pipeline.store.database import faults_of
 from pipeline.store.rows import DialectInsert, RowsStatement, Values
 from pipeline.store.sqlite_faults import sqlite_fault
@@ -172,16 +172,22 @@ class _Bulk:
         self._width = len(statement.parameters)
         self._most = min(MOST_ROWS, MOST_PARAMETERS // self._width)
         self._texts: dict[int, str] = {}
-        types = (column.type.dialect_impl(self._dialect) for column in statement.parameters.values())
-        converters = (type_.bind_processor(self._dialect) for type_ in types)
-        self._converters = [(place, convert) for place, convert in enumerate(converters) if convert is not None]
+        self._converters: list[tuple[int, Callable[[Any], Any], Column[Any]]] = []
+        for place, column in enumerate(statement.parameters.values()):
+            convert = column.type.dialect_impl(self._dialect).bind_processor(self._dialect)
+            if convert is not None:
+                self._converters.append((place, convert, column))
 
     def execute(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Write the rows, in their order."""
         width = self._width
         values = list(chain.from_iterable(rows))
-        for place, convert in self._converters:
-            values[place::width] = map(convert, values[place::width])
+        for place, convert, column in self._converters:
+            try:
+                values[place::width] = list(map(convert, values[place::width]))
+            except Exception as error:
+                reason = f"{column} can't take such a value ({type(error).__name__}: {error})"
+                raise RowRejected(reason) from error
         cursor = connection.connection.cursor()
         done, left = 0, len(rows)
         while left:
