@@ -117,6 +117,8 @@ def _check_type(
             findings.error(
                 places[argument], f"{argument} is not for {kind} queues", f"only for {fits} queues", key=True
             )
+    if kind == "classic" and data.get("durable") is False:
+        findings.warn((*path, "durable"), "RabbitMQ 4.3 and later refuse queues that do not survive a restart")
     if kind != "classic":
         if data.get("durable") is False:
             findings.error((*path, "durable"), f"a {kind} queue is always durable")

@@ -111,6 +111,10 @@ WARNED = {
         "version: 1\nexchanges: {x: {}}\nevents: {e: {}}\nsubscriptions: {s: {events: [e], dead_letter: false}}\n",
         "t:4:34: warning: subscriptions.s.dead_letter: failed events are dropped after the last attempt",
     ),
+    "a transient queue": (
+        "version: 1\nqueues: {q: {type: classic, durable: false}}\n",
+        "t:2:29: warning: queues.q.durable: RabbitMQ 4.3 and later refuse queues that do not survive a restart",
+    ),
     "a misspelt argument": (
         "version: 1\nqueues: {q: {arguments: {x-mesage-ttl: 5}}}\n",
         (
