@@ -71,14 +71,16 @@ class Hold:
         """
         return not await (await self._reader()).take(1, wait=False)
 
-    async def remove(self, deliveries: Sequence[Delivery]) -> None:
-        """Take these out of the queue for good (basic.ack). Raises: BrokerError."""
+    def remove(self, deliveries: Sequence[Delivery]) -> None:
+        """Take these out of the queue for good (basic.ack). Raises: BrokerError.
+
+        Does not wait, so that a caller's count can't differ from what was sent.
+        """
         by_reader: dict[int, list[int]] = {}
         for each in deliveries:
             by_reader.setdefault(each.epoch, []).append(each.tag)
         for number, tags in by_reader.items():
             self._readers[number].ack(tags)
-        await self._lane.drain()
 
     async def give_back(self) -> None:
         """Return everything unsettled, oldest first. Never fails: a lost connection returns it all the same."""

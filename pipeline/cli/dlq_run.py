@@ -21,6 +21,8 @@ from pipeline.topology.model import Subscription
 
 T = TypeVar("T")
 
+WORTH_A_BAR = 20_000  # letters: a look at fewer is over before a bar is read
+
 
 class Desk:
     """Settings and topology of one command. `quiet` shows no progress."""
@@ -66,7 +68,8 @@ class Desk:
             def watch(progress: Progress) -> None:
                 nonlocal last, shown
                 if shown is None:
-                    shown = stack.enter_context(Shown(title, progress.total, self._quiet))
+                    quiet = self._quiet or (not done and progress.total < WORTH_A_BAR)
+                    shown = stack.enter_context(Shown(title, progress.total, quiet))
                 shown.advance(max(0, progress.seen - last.seen))
                 last = progress
 

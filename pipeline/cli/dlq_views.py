@@ -22,6 +22,7 @@ from pipeline.dead_letters.printable import block, json_able, one_line
 TOP_ERRORS = 3
 CELL = 80  # characters of a foreign text in a table
 PIPE_WIDTH = 4000  # columns where there is no terminal: nothing may be wrapped or cut off for a program that reads
+NARROW = 120  # columns; a table of letters needs more
 NOTHING = "-"
 
 
@@ -69,19 +70,10 @@ def show_letters(
     if not letters:
         out.print(f"no dead letters of {name}" + ("" if not in_all else " are shown"))
         return
-    table = _table("id", "type", "reason", "error", "message", "attempts", "first failure (UTC)", "last failure (UTC)")
-    for letter in letters:
-        table.add_row(
-            _cell(letter.id or "(no id)"),
-            _cell(letter.type or NOTHING),
-            _cell(letter.reason),
-            _cell(letter.error),
-            _cell(letter.message),
-            str(letter.attempts or NOTHING),
-            _time(letter.first_failure),
-            _time(letter.last_failure),
-        )
-    out.print(table)
+    if out.width < NARROW:
+        _print_narrow(out, letters)
+    else:
+        _print_table(out, letters)
     if len(letters) < in_all:
         out.print(f"{len(letters)} of {in_all} shown")
 
@@ -104,6 +96,33 @@ def show_missing(ids: Sequence[str], name: str) -> None:
     """The ids that were asked for and are not there."""
     for missing in ids:
         typer.echo(f"no dead letter of {name} has the id {one_line(missing)}", err=True)
+
+
+def _print_table(out: Console, letters: Sequence[DeadLetter]) -> None:
+    table = _table("id", "type", "reason", "error", "message", "attempts", "first failure (UTC)", "last failure (UTC)")
+    table.columns[0].no_wrap = True  # to be copied
+    for letter in letters:
+        table.add_row(
+            _cell(letter.id or "(no id)"),
+            _cell(letter.type or NOTHING),
+            _cell(letter.reason),
+            _cell(letter.error),
+            _cell(letter.message),
+            str(letter.attempts or NOTHING),
+            _time(letter.first_failure),
+            _time(letter.last_failure),
+        )
+    out.print(table)
+
+
+def _print_narrow(out: Console, letters: Sequence[DeadLetter]) -> None:
+    """Three lines a letter, where a table would be all folds."""
+    for letter in letters:
+        times = f"{_time(letter.first_failure)} to {_time(letter.last_failure)} UTC"
+        attempts = f", {letter.attempts} attempts" if letter.attempts else ""
+        out.print(f"{one_line(letter.id or '(no id)')}  {one_line(letter.type, CELL)}", soft_wrap=True)
+        out.print(f"    {one_line(letter.error, CELL)}: {one_line(letter.message, CELL)}", soft_wrap=True)
+        out.print(f"    {one_line(letter.reason, CELL)}{attempts}, {times}", soft_wrap=True)
 
 
 def _print_whole(out: Console, letter: DeadLetter) -> None:

@@ -41,6 +41,7 @@ DEATHS = "x-death"
 COUNTS = (DELIVERY_COUNT, "x-acquired-count")  # grow with every delivery
 BROKER_HEADERS = (DEATHS, "x-first-death-", "x-last-death-", *COUNTS)  # beginnings of what RabbitMQ adds
 _ATTRIBUTE_PREFIXES = (ATTRIBUTE_PREFIX, OTHER_PREFIX)
+_NOT_OTHERS = (PREFIX, *_ATTRIBUTE_PREFIXES, *COUNTS)
 HISTORY_READ = 1000  # entries; a worker keeps far fewer
 
 UNREADABLE = "unreadable_properties"
@@ -97,7 +98,7 @@ def read_dead_letter(delivery: Delivery, subscription: Subscription, *, whole: b
 
 def _with_details(letter: DeadLetter, delivery: Delivery, properties: Properties) -> DeadLetter:
     headers = properties.headers
-    others = {name: value for name, value in headers.items() if not name.startswith((PREFIX, *_ATTRIBUTE_PREFIXES))}
+    others = {name: value for name, value in headers.items() if not name.startswith(_NOT_OTHERS)}
     return replace(
         letter,
         traceback=_text(headers.get(TRACEBACK)),

@@ -1,6 +1,6 @@
 """Dead letters made by hand, for tests. In: a virtual host. Out: declared queues, letters in them, and what lies there.
 
-It speaks to the broker through aio-pika alone, so that it does not see with the eyes of what it tests.
+It reads queues through aio-pika, so that it does not see with the eyes of what it tests.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ import aio_pika
 from aio_pika.abc import AbstractChannel
 
 from pipeline import message
+from pipeline.amqp.confirms import ConfirmChannel
+from pipeline.amqp.lane import Lane
+from pipeline.message import Message
+from pipeline.properties import Properties, encode_properties
 from pipeline.settings import Settings, load_settings
 from pipeline.topology.expand import subscription_queues
 from pipeline.topology.load import load_text
@@ -42,6 +46,7 @@ subscriptions:
 """
 SUBSCRIPTIONS = load_text(TOPOLOGY).topology.subscriptions
 PAYMENTS = SUBSCRIPTIONS["payments"]
+PUBLISHED_AT_ONCE = 250
 COMMAND = "from pipeline.cli.common import guarded; from pipeline.cli.dlq import app; guarded(app)"
 
 
@@ -70,8 +75,19 @@ class Bench:
 
     async def put(self, *messages: aio_pika.Message, queue: str = "payments.dlq") -> None:
         """Lay messages into a queue, confirmed, in order."""
-        for each in messages:
-            await self.channel.default_exchange.publish(each, queue)
+        exchange = self.channel.default_exchange
+        for start in range(0, len(messages), PUBLISHED_AT_ONCE):
+            part = messages[start : start + PUBLISHED_AT_ONCE]
+            await asyncio.gather(*[exchange.publish(each, queue) for each in part])
+
+    async def put_raw(self, *messages: tuple[Properties | bytes, bytes], queue: str = "payments.dlq") -> None:
+        """Lay (properties, body) into a queue as they are: aio-pika would invent an id and refuse what is hostile."""
+        lane = await Lane.open(self.settings, "test")
+        raw = [(each if isinstance(each, bytes) else encode_properties(each), body) for each, body in messages]
+        receipt = (await ConfirmChannel.open(lane)).publish([Message("", queue, body, each, "") for each, body in raw])
+        await receipt.done
+        await lane.close()
+        assert not receipt.errors
 
     async def count(self, queue: str) -> int:
         """Messages ready in a queue."""
@@ -121,7 +137,7 @@ def letter(
     kind: str = "order.created",
     body: bytes | None = None,
     event_id: str | None = None,
-    **headers: Any,
+    headers: Mapping[str, Any] | None = None,
 ) -> aio_pika.Message:
     """A dead letter as a worker sends it; the higher the number, the later it died."""
     at = f"2026-11-20T10:{number // 60 % 60:02d}:{number % 60:02d}+00:00"
@@ -147,7 +163,7 @@ def letter(
         type=kind,
         content_type="application/json",
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        headers={**told, **headers},
+        headers={**told, **(headers or {})},
     )
 
 

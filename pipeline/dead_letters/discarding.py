@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.amqp.dead_letter_queue import open_dead_letter_queue
 from pipeline.dead_letters.choosing import Choice
-from pipeline.dead_letters.export import lines_of, whole_file
+from pipeline.dead_letters.exporting import lines_of, whole_file
 from pipeline.dead_letters.looking import dead_letter_queue
 from pipeline.dead_letters.progress import Report, Watcher, nobody
 from pipeline.dead_letters.selection import Selection
@@ -46,7 +46,7 @@ async def discard(
                     doomed += [_without_content(delivery) for delivery in chosen]
                     choice.count(seen=len(batch), chosen=len(chosen))
             if not dry_run:
-                await hold.remove(doomed)
+                hold.remove(doomed)
                 choice.count(done=len(doomed))
     return choice.report(dry_run)
 

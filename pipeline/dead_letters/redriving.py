@@ -86,17 +86,17 @@ class _Mover:
             if not complete:
                 continue
             chosen = self._choice.among(batch)
+            self._choice.count(seen=len(batch) - len(chosen))
             for start in range(0, len(chosen), self._pace.step):
                 if time.monotonic() - hold.since > HOLD_LIMIT:
                     complete = False
                     break
                 part = chosen[start : start + self._pace.step]
-                if not self._dry_run:
+                if self._dry_run:
+                    self._choice.count(seen=len(part), chosen=len(part))
+                else:
                     await self._move(hold, part)
                     moved += len(part)
-                self._choice.count(chosen=len(part), done=0 if self._dry_run else len(part))
-            if complete:
-                self._choice.count(seen=len(batch))
         if complete:
             return 0
         self._choice.seen = self._choice.done
@@ -106,9 +106,9 @@ class _Mover:
         await self._pace.wait(len(part))
         now = utc_now()
         errors = await self._queue.copy([fresh_copy(delivery, self._subscription, now) for delivery in part])
-        await hold.remove([delivery for index, delivery in enumerate(part) if index not in errors])
+        hold.remove([delivery for index, delivery in enumerate(part) if index not in errors])
+        self._choice.count(seen=len(part), chosen=len(part), done=len(part) - len(errors))
         if errors:
-            self._choice.count(chosen=len(part), done=len(part) - len(errors))
             raise self._explained(next(iter(errors.values())))
 
     def _explained(self, error: PublishError) -> Exception:

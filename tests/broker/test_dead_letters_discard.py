@@ -1,0 +1,70 @@
+"""Removing dead letters: only the chosen, only when asked, and not before they are written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.dead_letters import Selection, discard, peek
+from pipeline.errors import ConfigurationError
+from tests.support.broker import TestVhost
+from tests.support.dead_letters import PAYMENTS, Bench, bench, event_ids, letter, letters
+
+
+@pytest.fixture
+async def given(vhost: TestVhost, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with bench(vhost, tmp_path) as made:
+        await made.declare()
+        await made.put(*letters(range(40)))
+        yield made
+
+
+async def test_only_the_chosen_go_and_are_written_down_first(given: Bench, tmp_path: Path) -> None:
+    target = tmp_path / "gone.jsonl"
+    chosen = Selection(ids=frozenset(event_ids([3, 17, 39])))
+
+    report = await discard(given.settings, PAYMENTS, chosen, export_to=target)
+
+    assert (report.done, report.left) == (3, 37)
+    written = [json.loads(line) for line in target.read_bytes().splitlines()]
+    assert [line["id"] for line in written] == event_ids([3, 17, 39])
+    assert [line["body"]["order_id"] for line in written] == [3, 17, 39]
+    assert await given.ids("payments.dlq") == [each for each in event_ids(range(40)) if each not in chosen.ids]
+
+
+async def test_nothing_goes_when_it_can_not_be_written_down(given: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere/gone\.jsonl can't be written: No such file or directory"):
+        await discard(given.settings, PAYMENTS, Selection(), export_to=tmp_path / "nowhere" / "gone.jsonl")
+
+    assert await given.count("payments.dlq") == 40
+
+
+async def test_a_letter_that_came_after_the_question_stays(given: Bench) -> None:
+    asked_about = await peek(given.settings, PAYMENTS)
+    await given.put(letter(40))
+
+    await discard(given.settings, PAYMENTS, Selection(fingerprints=frozenset(each.fingerprint for each in asked_about)))
+
+    assert await given.ids("payments.dlq") == event_ids([40])
+
+
+async def test_the_command_refuses_without_a_choice_or_a_terminal(given: Bench) -> None:
+    code, _, err = await given.command("discard", "payments")
+    assert (code, "nothing is chosen to discard" in err) == (2, True)
+    code, _, err = await given.command("discard", "payments", "--all")
+    assert (code, "no terminal here; add --yes" in err) == (2, True)
+    assert await given.count("payments.dlq") == 40
+
+    code, out, err = await given.command("discard", "payments", "--all", "--dry-run")
+    assert (code, out.splitlines()[-1]) == (0, "40 dead letters of payments would be removed; nothing was changed")
+    assert await given.count("payments.dlq") == 40
+
+    code, out, err = await given.command("discard", "payments", "--all", "--yes", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {
+        "subscription": "payments", "dry_run": False, "chosen": 40, "done": 40, "left": 0, "missing": [],
+    }  # fmt: skip
+    assert await given.count("payments.dlq") == 0
