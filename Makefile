@@ -13,7 +13,7 @@ setup: venv ## virtual environment and a RabbitMQ that answers
 	@$(PIPELINE) broker start
 
 demo: setup ## the main job: 10,000 orders through topology, workers, retries, dead letters
-	@$(PIPELINE) demo $(ARGS)
+	@.venv/bin/python scripts/demo.py $(ARGS)
 
 test: venv ## everything that is checked, on a RabbitMQ of its own
 	@scripts/test

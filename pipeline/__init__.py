@@ -21,7 +21,7 @@ _PUBLIC = {
     "publish": "pipeline.amqp.publisher",
 }
 
-__all__ = [  # noqa: F822 - given by __getattr__
+__all__ = [
     "Context",
     "Event",
     "PipelineError",

@@ -49,6 +49,6 @@ def _as_is(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.
 
 
 def get_logger(name: str) -> Logger:
-    """A logger whose lines carry `logger=name`."""
-    logger: Logger = structlog.get_logger(logger=name)
+    """A logger whose lines carry `component=name`."""
+    logger: Logger = structlog.get_logger(component=name)
     return logger

@@ -6,12 +6,12 @@ RabbitMQ's table of field types (https://www.rabbitmq.com/amqp-0-9-1-errata#sect
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from struct import Struct
-from struct import error as StructError
 from typing import Any
 
 from pipeline.errors import ProtocolViolation
@@ -119,7 +119,7 @@ def decode_properties(data: bytes) -> Properties:
     """
     try:
         return _decode_properties(data)
-    except (IndexError, StructError, ValueError, OverflowError) as error:
+    except (IndexError, struct.error, ValueError, OverflowError) as error:
         raise ProtocolViolation(f"message properties can't be read: {error}") from error
 
 

@@ -7,6 +7,7 @@ an unsettled one goes alone, so that a slow delivery does not hold back its neig
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 class AckLedger:
@@ -63,4 +64,4 @@ class AckLedger:
 
 
 def _ascending(tags: Sequence[int]) -> bool:
-    return all(left + 1 == right for left, right in zip(tags, tags[1:], strict=False))
+    return all(left + 1 == right for left, right in pairwise(tags))

@@ -182,8 +182,8 @@ class ConfirmChannel:
             receipt.settle(
                 index,
                 PublishInterrupted(
-                    f"event {message.message_id}: not confirmed before the connection was lost ({cause}); it may or may "
-                    "not be in the broker: publish it again under the same id",
+                    f"event {message.message_id}: not confirmed before the connection was lost ({cause}); it may or "
+                    "may not be in the broker: publish it again under the same id",
                     message.message_id,
                 ),
             )

@@ -10,13 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from pamqp import commands
-
-from pipeline.amqp.acks import AckLedger
-from pipeline.amqp.connection import CLIENT_ERRORS
-from pipeline.amqp.frames import ack_frame, nack_frames, split_route
-from pipeline.amqp.lane import Lane
+from pipeline.amqp.consume_channel import ConsumeChannel
+from pipeline.amqp.frames import ack_frame, nack_frames
 from pipeline.amqp.session import Session, patiently
 from pipeline.errors import BrokerError, BrokerUnavailable
 from pipeline.log import get_logger
@@ -25,103 +20,6 @@ from pipeline.message import Delivery
 log = get_logger("consumer")
 
 STALL_CHECK = 15.0  # seconds of silence before the broker is asked whether we still consume
-ANSWER_DEADLINE = 10.0  # seconds the broker has for that answer, and for consume and cancel
-ROUTES_KEPT = 4096
-
-
-class _ConsumeChannel:
-    """One life of a consumer: a channel on the lane with one basic.consume on it."""
-
-    def __init__(self, lane: Lane, epoch: int, wake: asyncio.Event) -> None:
-        self.lane = lane
-        self.epoch = epoch
-        self.arrived: list[Delivery] = []
-        self.ledger = AckLedger()
-        self.ended: BrokerError | None = None
-        self.channel: AbstractChannel | None = None
-        self.tag = ""
-        self.paused = False  # cancelled by us: silence is what we asked for
-        self._wake = wake
-        self._routes: dict[bytes, tuple[str, str]] = {}
-
-    async def open(self, queue: str, prefetch: int) -> None:
-        """Consume `queue`. Raises: BrokerError."""
-        self.channel = channel = await self.lane.channel(self)
-        channel.closing.add_done_callback(self._closed)
-        channel.on_consumer_cancel_callbacks.add(self._cancelled)
-        try:
-            await self.consume(queue, prefetch)
-        except BrokerError:
-            await self.lane.close_channel(channel)
-            raise
-
-    async def consume(self, queue: str, prefetch: int) -> None:
-        """Begin to consume on the open channel. Raises: BrokerError."""
-        assert self.channel is not None
-        try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                await self.channel.basic_qos(prefetch_count=prefetch)
-                answer = await self.channel.basic_consume(queue, _never)
-        except CLIENT_ERRORS as error:
-            raise self.lane.explain(error) from error
-        self.tag = answer.consumer_tag or ""
-        self.paused = False
-
-    async def cancel(self) -> None:
-        """Ask for no further deliveries; those under way still arrive. Never fails."""
-        if self.channel is not None and self.ended is None and not self.paused:
-            self.paused = True
-            try:
-                async with asyncio.timeout(ANSWER_DEADLINE):
-                    await self.channel.basic_cancel(self.tag)
-            except CLIENT_ERRORS as error:
-                self.end(self.lane.explain(error))
-
-    async def queue_state(self, queue: str) -> tuple[int, int]:
-        """(ready messages, consumers) of the queue. Raises: BrokerError."""
-        assert self.channel is not None
-        try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                answer = await self.channel.queue_declare(queue, passive=True)
-        except CLIENT_ERRORS as error:
-            raise self.lane.explain(error) from error
-        return answer.message_count or 0, answer.consumer_count or 0
-
-    # --- from the broker ---------------------------------------------------------------------------------------
-
-    def delivered(self, tag: int, redelivered: bool, route: bytes, properties: bytes, body: bytes) -> None:
-        names = self._routes.get(route)
-        if names is None:
-            if len(self._routes) >= ROUTES_KEPT:
-                self._routes.clear()
-            names = self._routes[route] = split_route(route)
-        self.arrived.append(Delivery(tag, self.epoch, redelivered, names[0], names[1], properties, body))
-
-    def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None:
-        raise AssertionError("a consuming channel publishes nothing")
-
-    def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:
-        raise AssertionError("a consuming channel publishes nothing")
-
-    def flush(self) -> None:
-        self._wake.set()
-
-    def _closed(self, closing: asyncio.Future[object]) -> None:
-        cause = None if closing.cancelled() else closing.exception()
-        self.end(self.lane.explain(cause or ConnectionError("the channel was closed")))
-
-    def _cancelled(self, frame: commands.Basic.Cancel) -> None:
-        self.end(BrokerUnavailable("the broker cancelled the consumer (queue deleted, node lost or timeout)"))
-
-    def end(self, cause: BrokerError) -> None:
-        """This life is over."""
-        if self.ended is None:
-            self.ended = cause
-            self._wake.set()
-
-
-async def _never(message: DeliveredMessage) -> None:
-    raise AssertionError("deliveries of a claimed channel do not reach the client library")
 
 
 class Consumer:
@@ -135,7 +33,7 @@ class Consumer:
         self.prefetch = prefetch
         self._session = session
         self._wake = asyncio.Event()
-        self._life: _ConsumeChannel | None = None
+        self._life: ConsumeChannel | None = None
         self._epoch = 0
         self._stopping = False
 
@@ -154,7 +52,7 @@ class Consumer:
         """Begin to consume. Raises: BrokerError (ObjectMissing when the queue is not declared)."""
         lane = await self._session.lane()
         self._epoch += 1
-        life = _ConsumeChannel(lane, self._epoch, self._wake)
+        life = ConsumeChannel(lane, self._epoch, self._wake)
         await life.open(self.queue, self.prefetch)
         self._life = life
 
@@ -178,7 +76,7 @@ class Consumer:
             except TimeoutError:
                 await self._check_stall(life)
 
-    async def _restore(self, life: _ConsumeChannel | None) -> None:
+    async def _restore(self, life: ConsumeChannel | None) -> None:
         if life is not None:
             log.warning("consumer lost, restoring it", queue=self.queue, cause=str(life.ended))
             self._life = None
@@ -192,7 +90,7 @@ class Consumer:
             return
         log.info("consuming", queue=self.queue, epoch=self._epoch, prefetch=self.prefetch)
 
-    async def _check_stall(self, life: _ConsumeChannel) -> None:
+    async def _check_stall(self, life: ConsumeChannel) -> None:
         """Silence is fine when the queue is empty or our hands are full; otherwise the consumer is gone."""
         try:
             ready, consumers = await life.queue_state(self.queue)
@@ -243,14 +141,12 @@ class Consumer:
         return batch
 
     async def resume(self, prefetch: int) -> None:
-        """Go on with this prefetch, on the same channel: what is in hand stays valid. Never fails: `arrived` restores."""
+        """Go on with this prefetch, on the same channel: what is in hand stays valid. `arrived` restores what fails."""
         self.prefetch = prefetch
         life = self._life
         if life is None or life.ended is not None or self._stopping:
             return
         await life.cancel()
-        if self._stopping:
-            return
         try:
             await life.consume(self.queue, prefetch)
         except BrokerError as error:

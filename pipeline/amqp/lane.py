@@ -187,7 +187,5 @@ class Lane:
 
     async def close(self) -> None:
         """End the connection in an orderly way. Never fails."""
-        try:
+        with suppress(*CLIENT_ERRORS):  # it is gone, which is what was wanted
             await self._connection.close()
-        except CLIENT_ERRORS:
-            pass  # it is gone, which is what was wanted

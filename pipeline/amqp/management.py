@@ -40,6 +40,14 @@ class QueueState:
     held: int
 
 
+@dataclass(frozen=True, slots=True)
+class QueueCounters:
+    """Messages that went into a queue, and that consumers acked, since the broker started."""
+
+    published: int
+    acked: int
+
+
 def vhost_of(amqp_url: str) -> str:
     """The virtual host an AMQP URL names: "/" when it names none."""
     return unquote(urlsplit(amqp_url).path[1:]) or "/"
@@ -117,6 +125,12 @@ class Management:
         wanted = set(names)
         states = await self.queues()
         return {state.queue.name: (state.ready, state.unacked) for state in states if state.queue.name in wanted}
+
+    async def counters(self) -> dict[str, QueueCounters]:
+        """What went through each queue since the broker started, by queue name."""
+        items = await self._get(f"queues/{self._vhost}", columns="name,message_stats.publish,message_stats.ack")
+        stats = ((item["name"], item.get("message_stats", {})) for item in items)
+        return {name: QueueCounters(each.get("publish", 0), each.get("ack", 0)) for name, each in stats}
 
     async def bindings(self) -> list[Binding]:
         """All bindings, the implicit ones of the default exchange too."""

@@ -192,7 +192,7 @@ def _errors(
             errors[index] = PublishInterrupted(f"event {event_id}: not sent ({cause})", event_id)
         else:
             errors[index] = PublishTimeout(
-                fX
+                f"event {event_id}: not sent within {seconds:g} s: the broker is away or blocks publishers (memory or "
                 "disk alarm)",
                 event_id,
             )

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -31,6 +32,8 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def guarded(command: Callable[[], Any]) -> None:
     """Run a command line; what is foreseeable ends in a sentence and an exit code."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # models and handlers are found from where the command runs, as with `python -m`
     try:
         command()
     except PipelineError as error:

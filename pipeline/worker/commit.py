@@ -46,7 +46,11 @@ async def patiently(subscription: str, call: Callable[[], Awaitable[T]]) -> T:
         before_sleep=say,
         reraise=True,
     )
-    return await retrying(call)
+
+    async def once() -> T:  # tenacity awaits only what is a coroutine function
+        return await call()
+
+    return await retrying(once)
 
 
 @dataclass(slots=True)

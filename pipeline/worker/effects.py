@@ -27,30 +27,24 @@ class EffectsBuilder:
         Raises: InvalidPayload when the value has no JSON form or a follow-up event does not fit its model.
         """
         follow_ups = context.follow_ups if context is not None else None
-        if value is None and not follow_ups:
-            return Effects(event.id, event.type)
-        if not follow_ups and is_write(value):
-            return Effects(event.id, event.type, (value,))
-        writes: list[Write] = []
+        if not follow_ups:  # the two usual cases, without detours
+            if value is None:
+                return Effects(event.id, event.type)
+            if is_write(value):
+                return Effects(event.id, event.type, (value,))
         published: list[Publish] = list(follow_ups or ())
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        special = [each for each in values if isinstance(each, Publish) or is_write(each)]
         result: bytes | None = None
-        if isinstance(value, Publish):
-            published.append(value)
-        elif is_write(value):
-            writes.append(value)
-        elif isinstance(value, (list, tuple)) and any(isinstance(each, Publish) or is_write(each) for each in value):
-            for each in value:
-                if isinstance(each, Publish):
-                    published.append(each)
-                elif is_write(each):
-                    writes.append(each)
-                elif each is not None:
-                    raise InvalidPayload(
-                        f"the handler of {event.type!r} returned a list that mixes rows or Publish with "
-                        f"{type(each).__name__}; return JSON-able values by themselves"
-                    )
-        elif value is not None:
+        if not special and value is not None:
             result = self._write_json(value)
+        elif any(each is not None and not (isinstance(each, Publish) or is_write(each)) for each in values):
+            raise InvalidPayload(
+                f"the handler of {event.type!r} returned a list that mixes rows or Publish with other values; return "
+                "JSON-able values by themselves"
+            )
+        published += [each for each in special if isinstance(each, Publish)]
+        writes: list[Write] = [each for each in special if not isinstance(each, Publish)]
         outgoing = [self._outgoing(event, each, index) for index, each in enumerate(published)]
         return Effects(event.id, event.type, writes, result, outgoing)
 

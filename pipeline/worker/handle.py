@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline.errors import StoreUnavailable
+from pipeline.errors import InvalidPayload, StoreUnavailable
 from pipeline.retry import HandlerTimeout, failure_of
 from pipeline.worker.context import Context
 from pipeline.worker.effects import EffectsBuilder
@@ -112,7 +112,7 @@ class Handling:
         except StoreUnavailable:
             self._try_later([work])
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
             done = _failed(work, error)
         self._done(done)
 
@@ -136,7 +136,7 @@ class Handling:
         except StoreUnavailable:
             self._try_later(works)
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
             if len(works) == 1:
                 self._done(_failed(works[0], error))
                 return
@@ -147,7 +147,7 @@ class Handling:
         for work, value in zip(works, values, strict=True):
             try:
                 done: Handled | Failed = Handled(work, self._effects.build(work.event, value, None))
-            except Exception as error:
+            except InvalidPayload as error:
                 done = _failed(work, error)
             self._done(done)
 

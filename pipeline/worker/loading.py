@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,16 +65,13 @@ def load_worker(subscription: Subscription, codec: Codec) -> LoadedWorker:
 
 
 def _import(subscription: Subscription) -> ModuleType:
-    where = str(Path.cwd())
-    if where not in sys.path:
-        sys.path.insert(0, where)  # the console script starts without it, `python -m` with it
     try:
         return importlib.import_module(subscription.handler)
     except ModuleNotFoundError as error:
         if error.name is not None and subscription.handler.startswith(error.name):
             raise HandlerError(
                 f"handler module {subscription.handler!r} of subscription {subscription.name!r} is not found in "
-                f"{where} or the environment"
+                f"{Path.cwd()} or the environment"
             ) from error
         raise HandlerError(f"handler module {subscription.handler!r} needs {error.name!r}, which is missing") from error
     except HandlerError:

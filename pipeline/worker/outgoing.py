@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from pipeline.amqp.publisher import Publisher
 from pipeline.log import get_logger
@@ -74,9 +75,9 @@ class OutgoingRelay:
                 for each in remaining
             ]
             errors = await self._publisher.send(messages)
-            done = [each.message_id for index, each in enumerate(remaining) if index not in errors]
+            done = [each.key for index, each in enumerate(remaining) if index not in errors]
             if done:
-                await patiently(self._subscription, lambda ids=done: self._store.forget_outgoing(ids))
+                await patiently(self._subscription, partial(self._store.forget_outgoing, done))
             remaining = [each for index, each in enumerate(remaining) if index in errors]
             if remaining:
                 log.warning(

@@ -2,8 +2,8 @@
 
 The broker counts every delivery that a dying worker held, not only the guilty one. So a worker begins with prefetch 1
 and goes on that way while what arrives has been delivered before: if it dies, only the message in hand is counted. With
-the first message that is new it turns to full speed. A worker at full speed that receives messages which were in hand of
-dead workers more than once finishes what else it has, gives those back and turns to prefetch 1.
+the first message that is new it turns to full speed. A worker at full speed that receives messages which were in hand
+of dead workers more than once finishes what else it has, gives those back and turns to prefetch 1.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pipeline.event import AnyEvent
 from pipeline.message import Delivery
 from pipeline.retry import Failure

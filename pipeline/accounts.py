@@ -1,0 +1,152 @@
+"""Do the books balance? In: a topology. Out: for each subscription, what was published to it and where each event is.
+
+    published = processed + dead-lettered
+
+Counted by event id from the broker and the databases, never from a program's own counters: what was published is read
+from a stream that the topology binds to the exchange, what is processed from the inbox table, what is dead from the
+dead-letter queue. Retries and ignored duplicates are the broker's own statistics since it started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.amqp.management import Management, QueueCounters
+from pipeline.amqp.stream import read_stream
+from pipeline.codec.envelope import attribute
+from pipeline.dead_letters import peek
+from pipeline.errors import ConfigurationError
+from pipeline.message import Delivery
+from pipeline.settings import Settings
+from pipeline.store.store import Store
+from pipeline.topology.expand import expand
+from pipeline.topology.model import EventType, Subscription, Topology
+from pipeline.topology.routing import queues_reached
+
+LOOKUP = 10_000  # event ids an inbox look-up
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One subscription's books. All are counts of distinct events; `missing` and `twice` must be 0.
+
+    `twice` were processed and are dead letters as well. `retried` and `duplicates` are counts of messages.
+    """
+
+    subscription: str
+    published: int
+    processed: int
+    dead_lettered: int
+    missing: int
+    twice: int
+    retried: int
+    duplicates: int
+    examples: tuple[str, ...] = ()  # a few ids that are missing
+
+    @property
+    def balances(self) -> bool:
+        """Published = processed + dead-lettered, event by event."""
+        return not self.missing and not self.twice
+
+
+def log_stream(topology: Topology) -> str:
+    """The stream that every published event goes to as well. Raises: ConfigurationError when none is declared."""
+    for binding in topology.bindings:
+        queue = topology.queues.get(binding.destination)
+        if queue is not None and queue.arguments.get("x-queue-type") == "stream" and binding.routing_key == "#":
+            return queue.name
+    raise ConfigurationError(
+        "accounts need to know what was published: declare a stream for it, e.g. "
+        "queues: {events.log: {type: stream}} and bindings: [{exchange: events, queue: events.log, routing_key: '#'}]"
+    )
+
+
+async def accounts(settings: Settings, topology: Topology, source: str = "") -> list[Account]:
+    """The books of every subscription that has a handler.
+
+    With `source` only of events with that CloudEvents source, and of the follow-up events they caused.
+
+    Raises: ConfigurationError, BrokerError, StoreError.
+    """
+    published = await _published(settings, topology, source)
+    subscriptions = [each for each in topology.subscriptions.values() if each.handler]
+    async with Management(settings) as management:
+        counters = await management.counters()
+    return [await _account(settings, each, published[each.name], counters) for each in subscriptions]
+
+
+async def _published(settings: Settings, topology: Topology, source: str) -> dict[str, set[str]]:
+    """The ids of the events that went to each subscription."""
+    found: dict[str, set[str]] = {name: set() for name in topology.subscriptions}
+    routes = Routes(topology)
+    chosen: set[str] = set()
+    async for batch in read_stream(settings, log_stream(topology)):
+        for delivery in batch:
+            event_id = delivery.properties.message_id
+            if source:
+                cause = attribute(delivery.properties, "causationid")
+                if attribute(delivery.properties, "source") != source and cause not in chosen:
+                    continue
+                chosen.add(event_id)
+            for name in routes.subscriptions(delivery):
+                found[name].add(event_id)
+    return found
+
+
+class Routes:
+    """Which subscriptions a message went to, worked out from the bindings as the broker does."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._bindings = expand(topology).bindings
+        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def subscriptions(self, delivery: Delivery) -> tuple[str, ...]:
+        """Names of the subscriptions whose queue got a copy."""
+        route = (delivery.exchange, delivery.routing_key)
+        known = self._known.get(route)
+        if known is None:
+            published = EventType("", exchange=route[0], routing_key=route[1])
+            queues = queues_reached(published, self._topology.exchanges, self._bindings)
+            known = self._known[route] = tuple(sorted(queues & self._topology.subscriptions.keys()))
+        return known
+
+
+async def _account(
+    settings: Settings, subscription: Subscription, published: set[str], counters: Mapping[str, QueueCounters]
+) -> Account:
+    processed = await _processed(settings, subscription.name, published)
+    letters = await peek(settings, subscription) if subscription.dead_letter else []
+    dead = {letter.id for letter in letters if letter.id} & published
+    missing = published - processed - dead
+    retried = sum(
+        counters[name].published
+        for name in {subscription.retry_queue(delay) for delay in subscription.retry.delays}
+        if name in counters
+    )
+    work = counters.get(subscription.queue, QueueCounters(0, 0))
+    buried = counters.get(subscription.dead_letter_queue, QueueCounters(0, 0)).published
+    return Account(
+        subscription.name,
+        len(published),
+        len(processed),
+        len(dead),
+        len(missing),
+        len(processed & dead),
+        retried,
+        max(0, work.acked - retried - buried - len(processed)),
+        tuple(sorted(missing)[:5]),
+    )
+
+
+async def _processed(settings: Settings, subscription: str, ids: set[str]) -> set[str]:
+    store = await Store.open(settings.database_url, subscription)
+    try:
+        ordered = sorted(ids)
+        found: set[str] = set()
+        for at in range(0, len(ordered), LOOKUP):
+            found |= await store.seen(ordered[at : at + LOOKUP])
+        return found
+    finally:
+        await store.close()

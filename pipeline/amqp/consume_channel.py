@@ -1,0 +1,117 @@
+"""One channel with one consumer on the lane. In: the broker's deliveries. Out: a list of them, and a wake-up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp import commands
+
+from pipeline.amqp.acks import AckLedger
+from pipeline.amqp.connection import CLIENT_ERRORS
+from pipeline.amqp.frames import split_route
+from pipeline.amqp.lane import Lane
+from pipeline.errors import BrokerError, BrokerUnavailable
+from pipeline.message import Delivery
+
+ANSWER_DEADLINE = 10.0  # seconds the broker has to answer consume, cancel and questions
+ROUTES_KEPT = 4096  # decoded (exchange, routing key) pairs remembered
+
+
+class ConsumeChannel:
+    """One life of a consumer: a channel on the lane with one basic.consume on it."""
+
+    def __init__(self, lane: Lane, epoch: int, wake: asyncio.Event) -> None:
+        self.lane = lane
+        self.epoch = epoch
+        self.arrived: list[Delivery] = []
+        self.ledger = AckLedger()
+        self.ended: BrokerError | None = None
+        self.channel: AbstractChannel | None = None
+        self.tag = ""
+        self.paused = False  # cancelled by us: silence is what we asked for
+        self._wake = wake
+        self._routes: dict[bytes, tuple[str, str]] = {}
+
+    async def open(self, queue: str, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
+        """Consume `queue`. Raises: BrokerError."""
+        self.channel = channel = await self.lane.channel(self)
+        channel.closing.add_done_callback(self._closed)
+        channel.on_consumer_cancel_callbacks.add(self._cancelled)
+        try:
+            await self.consume(queue, prefetch, arguments)
+        except BrokerError:
+            await self.lane.close_channel(channel)
+            raise
+
+    async def consume(self, queue: str, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
+        """Begin to consume on the open channel. Raises: BrokerError."""
+        assert self.channel is not None
+        try:
+            async with asyncio.timeout(ANSWER_DEADLINE):
+                await self.channel.basic_qos(prefetch_count=prefetch)
+                answer = await self.channel.basic_consume(
+                    queue, _never, arguments=dict(arguments) if arguments else None
+                )
+        except CLIENT_ERRORS as error:
+            raise self.lane.explain(error) from error
+        self.tag = answer.consumer_tag or ""
+        self.paused = False
+
+    async def cancel(self) -> None:
+        """Ask for no further deliveries; those under way still arrive. Never fails."""
+        if self.channel is not None and self.ended is None and not self.paused:
+            self.paused = True
+            try:
+                async with asyncio.timeout(ANSWER_DEADLINE):
+                    await self.channel.basic_cancel(self.tag)
+            except CLIENT_ERRORS as error:
+                self.end(self.lane.explain(error))
+
+    async def queue_state(self, queue: str) -> tuple[int, int]:
+        """(ready messages, consumers) of the queue. Raises: BrokerError."""
+        assert self.channel is not None
+        try:
+            async with asyncio.timeout(ANSWER_DEADLINE):
+                answer = await self.channel.queue_declare(queue, passive=True)
+        except CLIENT_ERRORS as error:
+            raise self.lane.explain(error) from error
+        return answer.message_count or 0, answer.consumer_count or 0
+
+    # --- from the broker ---------------------------------------------------------------------------------------
+
+    def delivered(self, tag: int, redelivered: bool, route: bytes, properties: bytes, body: bytes) -> None:
+        names = self._routes.get(route)
+        if names is None:
+            if len(self._routes) >= ROUTES_KEPT:
+                self._routes.clear()
+            names = self._routes[route] = split_route(route)
+        self.arrived.append(Delivery(tag, self.epoch, redelivered, names[0], names[1], properties, body))
+
+    def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None:
+        raise AssertionError("a consuming channel publishes nothing")
+
+    def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:
+        raise AssertionError("a consuming channel publishes nothing")
+
+    def flush(self) -> None:
+        self._wake.set()
+
+    def _closed(self, closing: asyncio.Future[object]) -> None:
+        cause = None if closing.cancelled() else closing.exception()
+        self.end(self.lane.explain(cause or ConnectionError("the channel was closed")))
+
+    def _cancelled(self, frame: commands.Basic.Cancel) -> None:
+        self.end(BrokerUnavailable("the broker cancelled the consumer (queue deleted, node lost or timeout)"))
+
+    def end(self, cause: BrokerError) -> None:
+        """This life is over."""
+        if self.ended is None:
+            self.ended = cause
+            self._wake.set()
+
+
+async def _never(message: DeliveredMessage) -> None:
+    raise AssertionError("deliveries of a claimed channel do not reach the client library")
