@@ -34,6 +34,7 @@ apt-get install -y -q --no-install-recommends rabbitmq-server \
     || { apt-get update -q; apt-get install -y -q --no-install-recommends rabbitmq-server; }
 units=rabbitmq-server.service
 if [ -z "$epmd_was_there" ]; then units="$units epmd.service epmd.socket"; fi
+export DPKG_MAINTSCRIPT_PACKAGE=rabbitmq-server  # the helper works for packages only
 for unit in $units; do deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true; done
 update-rc.d rabbitmq-server disable >/dev/null 2>&1 || true
 """
