@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, Table, inspect
+from sqlalchemy import Connection, Table, delete, false, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
 from pipeline.errors import ConfigurationError
-from pipeline.store.tables import METADATA
+from pipeline.store.tables import INBOX, METADATA
 
 
 def tables_of(classes: Iterable[type[SQLModel]]) -> list[Table]:
@@ -39,6 +39,9 @@ def create_missing(connection: Connection, tables: Sequence[Table], place: str) 
     """
     with connection.begin():
         METADATA.create_all(connection)
+        connection.execute(
+            delete(INBOX).where(false())
+        )  # that it may be written is found out now, not by the first batch
         for table in tables:
             table.metadata.create_all(connection, tables=[table])
         inspector = inspect(connection)

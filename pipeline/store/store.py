@@ -133,13 +133,13 @@ def open_database(url: str, subscription: str, tables: Sequence[type[SQLModel]])
     Raises: ConfigurationError, StoreUnavailable.
     """
     parsed = _parse(url, subscription)
-    place = _shown(url, subscription)
+    place = _shown(url)
     if parsed.drivername != "sqlite+aiosqlite":
         raise ConfigurationError(
             f"the database URL {place} is of a kind this version can't use;"
             " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
         )
-    if parsed.database in (None, "", ":memory:") or parsed.query.get("mode") == "memory":
+    if parsed.database in ("", ":memory:") or parsed.query.get("mode") == "memory":
         raise ConfigurationError(
             f"the database URL {place} names no file, so its results would be gone with the process;"
             " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
@@ -154,21 +154,18 @@ def open_database(url: str, subscription: str, tables: Sequence[type[SQLModel]])
 
 def _parse(url: str, subscription: str) -> URL:
     try:
-        return make_url(_filled(url, subscription))
+        parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
-            f"the database URL {_shown(url, subscription)} can't be read;"
-            " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
+            f"the database URL {_shown(url)} can't be read; it must look like sqlite+aiosqlite:///folder/{{subscription}}.db"
         ) from error
+    # A name with a slash must not lead out of the folder.
+    return parsed.set(database=(parsed.database or "").replace("{subscription}", quote(subscription, safe="")))
 
 
-def _filled(url: str, subscription: str) -> str:
-    return url.replace("{subscription}", quote(subscription, safe=""))
-
-
-def _shown(url: str, subscription: str) -> str:
+def _shown(url: str) -> str:
     try:
-        return mask(_filled(url, subscription))
+        return mask(url)
     except ValueError:
         return "(unreadable)"
 

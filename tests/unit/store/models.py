@@ -3,6 +3,7 @@
 import enum
 import os
 import signal
+import threading
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -132,6 +133,25 @@ class Mortal(Base, table=True):
     word: str = Field(sa_column=Column(Deadly))
 
 
+class Gate(TypeDecorator[str]):
+    """Holds a transaction in its middle: `reached` when it is there, until `opened`."""
+
+    impl = String
+    cache_ok = True
+    reached = threading.Event()
+    opened = threading.Event()
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        self.reached.set()
+        assert self.opened.wait(10)
+        return value
+
+
+class Gated(Base, table=True):
+    id: int = Field(primary_key=True)
+    word: str = Field(sa_column=Column(Gate))
+
+
 class Missing(Base, table=True):
     """Never made in any database."""
 
@@ -145,5 +165,6 @@ class Plain(SQLModel):
 
 
 TABLES: list[type[SQLModel]] = [
-    *(Payment, Ledger, OnlyId, Everything, Defaults, Touched, Zoo, Animal, Deferred, Account, RollsBack, Mortal)
+    *(Payment, Ledger, OnlyId, Everything, Defaults, Touched, Zoo, Animal, Deferred, Account),
+    *(RollsBack, Mortal, Gated),
 ]

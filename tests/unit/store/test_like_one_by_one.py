@@ -121,7 +121,7 @@ def shared(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> 
     runner.run(store.close())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(batches=BATCHES)
 def test_batches_end_as_events_one_by_one(
     batches: list[list[tuple[int, list[Step]]]], runner: asyncio.Runner, shared: tuple[Store, Path]
