@@ -6,6 +6,7 @@ idempotent, so two may apply at once; the declarations of the slower one find ev
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,6 @@ from pipeline.errors import ObjectMissing
 from pipeline.settings import Settings
 from pipeline.topology.model import Binding, Policy, Queue
 from pipeline.topology.plan import EXIT_CHANGES, EXIT_DESTRUCTION, EXIT_NOTHING, Plan, Step
-from pipeline.topology.resolve import POLICY_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,8 @@ async def _prune(step: Step, management: Management, connection: AbstractConnect
                 await unbind(channel, step.target)
         case Queue(name=name):
             return await _prune_queue(name, management, connection)
-        case Policy(name=name):
-            queue = name.removeprefix(POLICY_PREFIX)
-            try:
-                await management.queue(queue)
-            except ObjectMissing:
-                return await _prune_policy(name, management)
-            return f"queue {queue} is still there"
+        case Policy():
+            return await _prune_policy(step.target, management)
     return ""
 
 
@@ -130,9 +125,12 @@ async def _prune_queue(name: str, management: Management, connection: AbstractCo
     return ""
 
 
-async def _prune_policy(name: str, management: Management) -> str:
+async def _prune_policy(policy: Policy, management: Management) -> str:
+    for state in await management.queues():
+        if re.search(policy.pattern, state.queue.name):
+            return f"queue {state.queue.name} is still there"
     try:
-        await management.delete_policy(name)
+        await management.delete_policy(policy.name)
     except ObjectMissing:
-        return ""
+        return ""  # somebody else was faster
     return ""

@@ -10,6 +10,7 @@ limit is a policy, so it can change without a new queue. Reasons in docs/decisio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.topology.resolve import POLICY_PREFIX
 # Above a policy that somebody put on the whole virtual host; RabbitMQ applies only the one with the highest priority.
 POLICY_PRIORITY = 10
 # RabbitMQ 4 drops a message of a quorum queue after 20 deliveries by default; a dead letter may be looked at for ever.
-DEAD_LETTER_DELIVERY_LIMIT = 2_000_000_000
+UNLIMITED_DELIVERIES = 2_000_000_000
 
 _LOSSLESS: Mapping[str, Any] = {
     # Needs reject-publish; without either, RabbitMQ may lose a message on its way to the dead-letter queue.
@@ -62,11 +63,20 @@ def subscription_queues(subscription: Subscription) -> list[Queue]:
 
 
 def subscription_policies(subscription: Subscription) -> list[Policy]:
-    """The policy of the work queue, and of the dead-letter queue."""
+    """The policies of the work queue, the retry queues and the dead-letter queue.
+
+    Those of retry and dead-letter queues also keep away what somebody set for the whole virtual host: `expires` there
+    would delete an idle queue with its messages.
+    """
+    name = _escaped(subscription.queue)
     definition = {"delivery-limit": subscription.delivery_limit, **subscription.policy}
-    policies = [_policy(subscription.queue, definition)]
+    unlimited = {"delivery-limit": UNLIMITED_DELIVERIES}
+    policies = [_policy(subscription.queue, f"^{name}$", definition)]
+    if subscription.retry.delays:
+        policies.append(_policy(f"{subscription.queue}.retry", rf"^{name}\.retry\.[0-9]+(ms|s|m|h|d)$", unlimited))
     if subscription.dead_letter:
-        policies.append(_policy(subscription.dead_letter_queue, {"delivery-limit": DEAD_LETTER_DELIVERY_LIMIT}))
+        dead = subscription.dead_letter_queue
+        policies.append(_policy(dead, f"^{_escaped(dead)}$", unlimited))
     return policies
 
 
@@ -87,12 +97,12 @@ def concerning(objects: BrokerObjects, queues: Collection[str]) -> BrokerObjects
         bindings += found
         needed |= {("exchange", binding.source) for binding in found}
         waiting = [binding for binding in waiting if binding not in found]
-    own = {f"{POLICY_PREFIX}{name}" for name in queues}
+    own = [policy for policy in objects.policies.values() if policy.name.startswith(POLICY_PREFIX)]
     return BrokerObjects(
         {name: exchange for name, exchange in objects.exchanges.items() if ("exchange", name) in needed},
         {name: queue for name, queue in objects.queues.items() if name in queues},
         tuple(bindings),
-        {name: policy for name, policy in objects.policies.items() if name in own},
+        {policy.name: policy for policy in own if any(re.search(policy.pattern, name) for name in queues)},
     )
 
 
@@ -114,7 +124,10 @@ def _dead_letters_to(queue: str) -> dict[str, Any]:
     return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue, **_LOSSLESS}
 
 
-def _policy(queue: str, definition: Mapping[str, Any]) -> Policy:
+def _policy(name: str, pattern: str, definition: Mapping[str, Any]) -> Policy:
+    return Policy(f"{POLICY_PREFIX}{name}", pattern, definition, "queues", POLICY_PRIORITY)
+
+
+def _escaped(queue: str) -> str:
     # A subscription's name holds no other character that means something in a regular expression.
-    pattern = f"^{queue.replace('.', chr(92) + '.')}$"
-    return Policy(f"{POLICY_PREFIX}{queue}", pattern, definition, "queues", POLICY_PRIORITY)
+    return queue.replace(".", r"\.")

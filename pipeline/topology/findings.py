@@ -34,12 +34,14 @@ class Findings:
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    _exact: set[Path] = field(default_factory=set)
     _broken: set[Path] = field(default_factory=set)
     _binding_starts: list[int] = field(default_factory=list)
 
     def error(self, path: Path, message: str, hint: str = "", *, at: Place | None = None, key: bool = False) -> None:
         """Note an error at the value of `path` (or at its key, or at `at`)."""
         self._note(path, message, hint, at or self.place(path, key=key), warning=False)
+        self._exact.add(path)
         self._broken.update(path[:length] for length in range(len(path) + 1))
 
     def warn(self, path: Path, message: str, hint: str = "") -> None:
@@ -56,6 +58,7 @@ class Findings:
 
         self._binding_starts.append(bindings)
         self.problems += other.problems
+        self._exact.update(moved(path) for path in other._exact)
         self._broken.update(moved(path) for path in other._broken)
         for path, place in other.keys.items():
             self.keys.setdefault(moved(path), place)
@@ -69,6 +72,10 @@ class Findings:
     def broken(self, path: Path) -> bool:
         """Whether an error was noted at or under `path`: what stands there is not fit for further checks."""
         return path in self._broken
+
+    def wrong(self, path: Path) -> bool:
+        """Whether an error was noted at just `path`."""
+        return path in self._exact
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """The place of the value (or key) at `path`, else of the nearest thing around it."""

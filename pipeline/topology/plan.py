@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipeline.topology.expand import binding_key
+from pipeline.topology.expand import POLICY_PRIORITY, binding_key
 from pipeline.topology.model import Binding, BrokerObjects, Exchange, Policy, Queue
 from pipeline.topology.resolve import POLICY_PREFIX
 from pipeline.topology.scalars import duration_ms
@@ -144,18 +144,20 @@ def _policies(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
             *_arguments(policy.definition, there.definition),
         ]:
             yield Step("change", policy, "; ".join(differences))
-        if name.startswith(POLICY_PREFIX):
-            yield from _overriding(policy, desired, actual)
+    yield from _overriding(desired, actual)
 
 
-def _overriding(policy: Policy, desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
-    """Policies of somebody else that take a subscription's queue away from `policy`: RabbitMQ applies just one."""
-    queue = policy.name.removeprefix(POLICY_PREFIX)
+def _overriding(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
+    """Policies of somebody else that take a subscription's queue away from ours: RabbitMQ applies just one."""
     for other in actual.policies.values():
         if other.name in desired.policies or other.apply_to not in ("queues", "all", "quorum_queues"):
             continue
-        if other.priority >= policy.priority and _matches(other.pattern, queue):
-            detail = f"priority {other.priority} takes queue {queue} away from {policy.name}; lower it, or delete it"
+        if other.priority < POLICY_PRIORITY:
+            continue
+        taken = [queue.name for queue in desired.queues.values() if queue.subscription]
+        if taken := [name for name in taken if _matches(other.pattern, name)]:
+            more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+            detail = f"priority {other.priority} takes queue {taken[0]}{more} away from ours; lower it, or delete it"
             yield Step("immutable", other, detail)
 
 
@@ -180,11 +182,11 @@ def _unmanaged(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
     for name, queue in actual.queues.items():
         if name not in desired.queues:
             yield Step("unmanaged", queue, _type(queue), prunable=_was_ours(name, subscriptions))
-    overriding = {step.name for policy in desired.policies.values() for step in _overriding(policy, desired, actual)}
+    overriding = {step.name for step in _overriding(desired, actual)}
     for name, policy in actual.policies.items():
         if name not in desired.policies and name not in overriding:
-            ours = name.startswith(POLICY_PREFIX) and _was_ours(name.removeprefix(POLICY_PREFIX), subscriptions)
-            yield Step("unmanaged", policy, _definition(policy), prunable=ours)
+            own = [f"{POLICY_PREFIX}{owner}.{role}" for owner in subscriptions for role in ("retry", "dlq")]
+            yield Step("unmanaged", policy, _definition(policy), prunable=name in own)
 
 
 def _was_ours(queue: str, subscriptions: set[str]) -> bool:

@@ -180,7 +180,7 @@ def default_exchange(entry: Data, path: Path, exchanges: Mapping[str, Exchange],
             where = (*path, "exchange") if "exchange" in entry else path
             findings.error(where, f"exchange {name} is internal: nobody can publish to it", key=where == path)
         return str(name)
-    if not findings.broken((*path, "exchange")):
+    if not findings.wrong((*path, "exchange")) and not findings.wrong(path):
         few = "no exchange is declared" if not exchanges else f"{len(exchanges)} exchanges are declared"
         hint = "add one under exchanges" if not exchanges else f"exchange: {' | '.join(list(exchanges)[:8])}"
         findings.error(path, f"exchange is missing and {few}", hint, key=True)

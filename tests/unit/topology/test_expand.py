@@ -94,13 +94,20 @@ def test_the_delivery_limit_is_a_policy_of_just_its_queue(shop: BrokerObjects) -
     )
     assert shop.policies["pipeline.everything"].definition == {"delivery-limit": 40, "max-length": 5}
     assert shop.policies["pipeline.payments.dlq"].definition == {"delivery-limit": 2_000_000_000}
-    matched = [
-        (policy.name, queue)
-        for policy in shop.policies.values()
-        for queue in [*shop.queues, "ordersXv2"]
-        if re.search(policy.pattern, queue)
-    ]
-    assert matched == [(name, name.removeprefix("pipeline.")) for name in shop.policies]
+
+
+def test_each_queue_of_a_subscription_has_one_policy_of_ours_and_no_other_queue_has_one(shop: BrokerObjects) -> None:
+    others = ["log", "ordersXv2", "payments.retry.mine", "payments2", "my.payments", "payments.retry.1sec"]
+    matched = {
+        queue: [policy.name for policy in shop.policies.values() if re.search(policy.pattern, queue)]
+        for queue in [*shop.queues, *others]
+    }
+
+    assert {queue: names for queue, names in matched.items() if queue in others} == {queue: [] for queue in others}
+    assert matched["payments"] == ["pipeline.payments"]
+    assert matched["payments.retry.90s"] == ["pipeline.payments.retry"]
+    assert matched["payments.dlq"] == ["pipeline.payments.dlq"]
+    assert all(len(names) == 1 for queue, names in matched.items() if queue not in others)
 
 
 def test_a_plain_queue_speaks_rabbitmqs_units(shop: BrokerObjects) -> None:
@@ -118,5 +125,5 @@ def test_what_concerns_a_subscription_reaches_back_through_exchanges(shop: Broke
     # then both exchanges, the binding between them and the policies belong to it, and nothing of others
     assert set(part.exchanges) == {"audit", "events"}
     assert set(part.queues) == {"everything", "everything.dlq"}
-    assert set(part.policies) == {"pipeline.everything", "pipeline.everything.dlq"}
+    assert set(part.policies) == {"pipeline.everything", "pipeline.everything.dlq"}  # no retry queue was asked for
     assert part.bindings == (Binding("audit", "everything", "#"), Binding("events", "audit", "#", "exchange"))

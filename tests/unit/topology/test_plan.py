@@ -217,3 +217,30 @@ def test_a_foreign_policy_that_takes_a_queue_away_is_named(priority: int, apply_
     result = plan(SHOP, replace(SHOP, policies={**SHOP.policies, "ha": theirs}))
 
     assert kinds(result) == [(kind, "policy", "ha")]
+
+
+def test_a_foreign_policy_over_many_queues_is_named_once() -> None:
+    theirs = Policy("all", ".*", {"expires": 1}, "queues", 10)
+
+    result = plan(SHOP, replace(SHOP, policies={**SHOP.policies, "all": theirs}))
+
+    assert kinds(result) == [("immutable", "policy", "all")]
+    assert result.steps[0].detail.startswith("priority 10 takes queue s and 8 more away from ours")
+
+
+def test_only_a_left_over_policy_of_our_own_subscription_may_be_pruned() -> None:
+    left = ["pipeline.s.dlq2", "pipeline.other.dlq", "pipeline.gone", "theirs"]
+    without = replace(
+        SHOP,
+        queues={name: queue for name, queue in SHOP.queues.items() if name != "s.dlq"},
+        policies={name: policy for name, policy in SHOP.policies.items() if name != "pipeline.s.dlq"},
+    )
+    actual = replace(SHOP, policies={**SHOP.policies, **{name: Policy(name, "^x$", {}) for name in left}})
+
+    result = plan(without, actual)
+
+    assert {step.name: step.prunable for step in result.steps} == {
+        **dict.fromkeys(left, False),
+        "s.dlq": True,
+        "pipeline.s.dlq": True,
+    }
