@@ -1,8 +1,8 @@
 """`make demo`: the main job, end to end, through the command line a user has.
 
-10,000 orders in JSON Lines go to payments and inventory, whose events go back to orders. Some orders fail twice and then
-pass, some never pass, some lines are malformed, some are there twice. At the end the books are checked: every event is
-processed or a dead letter, counted from broker and databases.
+10,000 orders in JSON Lines go to payments and inventory, whose events go back to orders. Some orders fail twice and
+then pass, some never pass, some lines are malformed, some are there twice. At the end the books are checked: every
+event is processed or a dead letter, counted from broker and databases.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Each restoration begins a new *epoch*: tags of an earlier one are dead, and sett
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from pipeline.amqp.consume_channel import ConsumeChannel
 from pipeline.amqp.frames import ack_frame, nack_frames
@@ -25,13 +25,17 @@ STALL_CHECK = 15.0  # seconds of silence before the broker is asked whether we s
 class Consumer:
     """Batches of one queue. One task calls `arrived`; any task may `settle`.
 
-    `prefetch` bounds what is in hand (delivered and not settled) and so the memory it takes.
+    `prefetch` bounds what is in hand (delivered and not settled) and so the memory it takes. `check` is called before
+    a lost consumer is restored; it raises BrokerError as long as the topology is not right.
     """
 
-    def __init__(self, session: Session, queue: str, prefetch: int) -> None:
+    def __init__(
+        self, session: Session, queue: str, prefetch: int, check: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self.queue = queue
         self.prefetch = prefetch
         self._session = session
+        self._check = check
         self._wake = asyncio.Event()
         self._life: ConsumeChannel | None = None
         self._epoch = 0
@@ -83,12 +87,17 @@ class Consumer:
             if life.channel is not None:
                 await life.lane.close_channel(life.channel)
         try:
-            await patiently(f"consumer of {self.queue}", lambda: self._stopping)(self.start)
+            await patiently(f"consumer of {self.queue}", lambda: self._stopping)(self._start_checked)
         except BrokerError:
             if not self._stopping:
                 raise
             return
         log.info("consuming", queue=self.queue, epoch=self._epoch, prefetch=self.prefetch)
+
+    async def _start_checked(self) -> None:
+        if self._check is not None:
+            await self._check()
+        await self.start()
 
     async def _check_stall(self, life: ConsumeChannel) -> None:
         """Silence is fine when the queue is empty or our hands are full; otherwise the consumer is gone."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import accounts, broker, publish, topology, worker
+from pipeline.cli import accounts, broker, dlq, publish, topology, worker
 from pipeline.cli.common import guarded
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(topology.app, name="topology")
 app.add_typer(worker.app, name="worker")
-#app.add_typer(dlq.app, name="dlq")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(broker.app, name="broker")
 app.command(name="publish")(publish.publish)
 app.command(name="accounts")(accounts.accounts)

@@ -14,6 +14,7 @@ from pipeline.codec.envelope import event_type
 from pipeline.errors import EventError, ProtocolViolation, UndecodableBody
 from pipeline.message import ATTEMPT, NOT_BEFORE, Delivery
 from pipeline.retry import NoHandler, failure_of
+from pipeline.topology.model import Subscription
 from pipeline.worker.registry import Handler
 from pipeline.worker.work import Failed, Work
 
@@ -33,9 +34,14 @@ class Intake:
     """Decodes the deliveries of one subscription."""
 
     def __init__(
-        self, subscription: str, codec: Codec, handlers: dict[str, Handler], payloads: dict[str, Payload]
+        self,
+        subscription: Subscription,
+        codec: Codec,
+        handlers: dict[str, Handler],
+        payloads: dict[str, Payload],
     ) -> None:
-        self._subscription = subscription
+        self._subscription = subscription.name
+        self._ladder = bool(subscription.retry.delays)  # without one nothing can be sent round again
         self._codec = codec
         self._handlers = handlers
         self._payloads = payloads
@@ -55,7 +61,7 @@ class Intake:
             if not isinstance(attempt, int) or attempt < 1:
                 attempt = 1
             not_before = headers.get(NOT_BEFORE)
-            if isinstance(not_before, int) and not_before - now > EARLY_BY:
+            if self._ladder and isinstance(not_before, int) and not_before - now > EARLY_BY:
                 found.early.append((delivery, (not_before - now) / 1000))
                 continue
             name = event_type(delivery)

@@ -25,20 +25,25 @@ RETRY = 1.0  # seconds before unconfirmed events are tried again
 
 
 class OutgoingRelay:
-    """Publishes the follow-up events of one subscription's database."""
+    """Publishes the follow-up events of one subscription's database.
+
+    An event that can't be published (nobody takes its type, its queue is full) does not hold up the others: its row
+    stays, and it is tried again until it goes.
+    """
 
     def __init__(self, store: Store, publisher: Publisher, subscription: str) -> None:
         self._store = store
         self._publisher = publisher
         self._subscription = subscription
         self._waiting: list[Outgoing] = []
+        self._again: list[Outgoing] = []  # were not confirmed
         self._busy = False
         self._wake = asyncio.Event()
 
     @property
     def idle(self) -> bool:
         """Nothing of this process waits to go out."""
-        return not self._waiting and not self._busy
+        return not self._waiting and not self._again and not self._busy
 
     def add(self, outgoing: list[Outgoing]) -> None:
         """Publish these; their rows are committed."""
@@ -51,45 +56,45 @@ class OutgoingRelay:
         swept = time.monotonic()
         while True:
             try:
-                async with asyncio.timeout(SWEEP):
+                async with asyncio.timeout(RETRY if self._again else SWEEP):
                     await self._wake.wait()
             except TimeoutError:
-                pass
+                self._waiting += self._again
+                self._again = []
             self._wake.clear()
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 self._busy = True
                 try:
-                    await self._publish(batch)
+                    self._again += await self._publish(batch)
                 finally:
                     self._busy = False
             if time.monotonic() - swept > SWEEP:
                 swept = time.monotonic()
                 await self._sweep(ORPHANED)
 
-    async def _publish(self, batch: list[Outgoing]) -> None:
-        remaining = batch
-        while remaining:
-            messages = [
-                Message(each.exchange, each.routing_key, each.body, each.properties, each.message_id)
-                for each in remaining
-            ]
-            errors = await self._publisher.send(messages)
-            done = [each.key for index, each in enumerate(remaining) if index not in errors]
-            if done:
-                await patiently(self._subscription, partial(self._store.forget_outgoing, done))
-            remaining = [each for index, each in enumerate(remaining) if index in errors]
-            if remaining:
-                log.warning(
-                    "follow-up events not confirmed, trying again",
-                    subscription=self._subscription,
-                    n=len(remaining),
-                    error=str(next(iter(errors.values()))),
-                )
-                await asyncio.sleep(RETRY)
+    async def _publish(self, batch: list[Outgoing]) -> list[Outgoing]:
+        """Publish once and forget what is confirmed; what is not."""
+        errors = await self._publisher.send(
+            [Message(each.exchange, each.routing_key, each.body, each.properties, each.message_id) for each in batch]
+        )
+        done = [each.key for index, each in enumerate(batch) if index not in errors]
+        if done:
+            await patiently(self._subscription, partial(self._store.forget_outgoing, done))
+        if errors:
+            log.warning(
+                "follow-up events not confirmed, trying again",
+                subscription=self._subscription,
+                n=len(errors),
+                error=str(next(iter(errors.values()))),
+            )
+        return [batch[index] for index in errors]
 
     async def _sweep(self, orphaned: float) -> None:
-        """Publish rows that have been in the table for more than `orphaned` seconds."""
-        while rows := await patiently(self._subscription, lambda: self._store.outgoing(BATCH, orphaned)):
-            log.info("publishing follow-up events left behind", subscription=self._subscription, n=len(rows))
-            await self._publish(rows)
+        """Publish rows that have been in the table for more than `orphaned` seconds and are not in our hands."""
+        ours = {each.key for each in self._again}
+        rows = await patiently(self._subscription, lambda: self._store.outgoing(BATCH, orphaned))
+        found = [each for each in rows if each.key not in ours]
+        if found:
+            log.info("publishing follow-up events left behind", subscription=self._subscription, n=len(found))
+            self.add(found)

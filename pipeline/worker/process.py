@@ -12,6 +12,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.amqp.depths import Depths
 from pipeline.amqp.publisher import Publisher
@@ -63,7 +64,8 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
         for each in loaded:
             store = await Store.open(settings.database_url, each.subscription.name, each.tables)
             stack.push_async_callback(store.close)
-            workers.append(SubscriptionWorker(each, store, session, publisher))
+            check = partial(verify, settings, topology, [each.subscription.name])
+            workers.append(SubscriptionWorker(each, store, session, publisher, check))
         for worker in workers:
             await worker.start()
         log.info(

@@ -10,8 +10,9 @@ The stages run side by side: while one batch commits, the next is handled. What 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from logging import DEBUG
 
 from pipeline.amqp.consumer import Consumer
 from pipeline.amqp.publisher import Publisher
@@ -48,16 +49,26 @@ class Tally:
 
 
 class SubscriptionWorker:
-    """Runs one subscription until `stop`. `run` returns when everything in hand is settled."""
+    """Runs one subscription until `stop`. `run` returns when everything in hand is settled.
 
-    def __init__(self, loaded: LoadedWorker, store: Store, session: Session, publisher: Publisher) -> None:
+    `check` is called before consuming on a new connection; it raises BrokerError while the topology is not right.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedWorker,
+        store: Store,
+        session: Session,
+        publisher: Publisher,
+        check: Callable[[], Awaitable[None]],
+    ) -> None:
         self.subscription = loaded.subscription
         self.tally = Tally()
         self._store = store
         self._publisher = publisher
-        self._consumer = Consumer(session, self.subscription.queue, self.subscription.prefetch)
+        self._consumer = Consumer(session, self.subscription.queue, self.subscription.prefetch, check)
         self._suspects = Suspects(self._consumer, self.subscription.prefetch)
-        self._intake = Intake(self.subscription.name, publisher.codec, loaded.handlers, loaded.payloads)
+        self._intake = Intake(self.subscription, publisher.codec, loaded.handlers, loaded.payloads)
         write_json = publisher.codec.write_json
         effects = EffectsBuilder(self.subscription.name, publisher.codec, write_json)
         self._handling = Handling(
@@ -174,6 +185,10 @@ class SubscriptionWorker:
             self.tally.duplicates += ended.duplicates
             self._publish_outgoing(ended.outgoing)
             self._settled(ended.ack)
+            if log.is_enabled_for(DEBUG):
+                for handled in batch:
+                    event = handled.work.event
+                    log.debug("handled", subscription=self.subscription.name, event_id=event.id, type=event.type)
             if ended.failed:
                 self._fail(ended.failed)
 

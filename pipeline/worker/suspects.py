@@ -64,7 +64,7 @@ class Suspects:
         held, self._held = self._held, []
         epoch = held[0].epoch
         while self._consumer.epoch == epoch and self._consumer.in_hand > len(held):
-            await asyncio.sleep(CHECK)
+            await asyncio.sleep(CHECK)  # noqa: ASYNC110 - a rare turn; an event would burden every settle
         self._consumer.requeue(held)
         await self._consumer.resume(1)
 
