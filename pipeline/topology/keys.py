@@ -43,7 +43,8 @@ SUBSCRIPTION_NAME = Text(
 )
 EVENT_NAME = Text("an event type of words and dots", r"[^\x00-\x20\x7f*#]+", "order.created")
 EVENT_CHOICE = Text("an event type, or a pattern with * and #", r"[^\x00-\x20\x7f]+", "order.created")
-ROUTING_KEY = Text("a routing key", r"[^\x00-\x1f\x7f]*", "order.*")
+ROUTING_KEY = Text("a routing key without wildcards", r"[^\x00-\x1f\x7f*#]*", "orders.v1")
+BINDING_KEY = Text("a routing key", r"[^\x00-\x1f\x7f]*", "order.*")
 MODEL = Text("a class as package.module:Class", rf"{_MODULE}:{_MODULE}", "workers.models:OrderCreated")
 MODULE = Text("a module path", _MODULE, "workers.payments")
 REGEX = Text("a regular expression", r"[^\x00-\x1f\x7f]+", "^orders")
@@ -101,7 +102,7 @@ SUBSCRIPTION = Record(
             ListOf(EVENT_CHOICE, 1),
             "The event types it takes; `payment.*` stands for all declared that match.",
         ),
-        Key("routing_keys", ListOf(ROUTING_KEY, 1), "Binding keys, beside or instead of `events`."),
+        Key("routing_keys", ListOf(BINDING_KEY, 1), "Binding keys, beside or instead of `events`."),
         Key("exchange", NAME, "The exchange of `routing_keys`. Needed when several exchanges are declared."),
         Key("handler", MODULE, "The module that holds its handlers. Left out: other programs consume it."),
         Key("retry", RETRY, "How a failed event is tried again. Left out: 5 attempts after 1s, 5s, 30s, 2m."),
@@ -160,7 +161,7 @@ BINDING = Record(
         Key("exchange", NAME, "The source.", required=True),
         Key("queue", NAME, "The queue that gets the messages."),
         Key("to_exchange", NAME, "The exchange that gets the messages. Instead of `queue`."),
-        Key("routing_key", ROUTING_KEY, "The binding key.", default=""),
+        Key("routing_key", BINDING_KEY, "The binding key.", default=""),
         Key("arguments", Free(), "Arguments of the binding, for headers exchanges."),
     )
 )
