@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, create_engine, event, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -74,6 +75,8 @@ class Sqlite:
             url.set(drivername="sqlite"), connect_args=timeout, poolclass=NullPool, hide_parameters=True
         )
         event.listen(self._reader.sync_engine, "connect", _pragmas(READER_PRAGMAS))
+        event.listen(self._reader.sync_engine, "connect", self._reader_opened)
+        event.listen(self._reader.sync_engine, "checkout", self._reader_taken)
         event.listen(self._writer, "connect", _pragmas(WRITER_PRAGMAS, own_transactions=True))
         # The lock is taken at the start: a transaction that reads first can't have it once another has written.
         event.listen(self._writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -96,6 +99,8 @@ class Sqlite:
 
     async def seen(self, subscription: str, event_ids: Sequence[str]) -> set[str]:
         """See `Database.seen`. One crossing to aiosqlite's thread; the answer is one row."""
+        if not self._same_file():
+            await self.write(lambda connection: None)  # connects anew, which makes the tables
         with faults_of(self):
             async with self._reader.connect() as connection:
                 raw = await connection.get_raw_connection()
@@ -161,6 +166,13 @@ class Sqlite:
     def _same_file(self) -> bool:
         """False when the file was deleted or replaced: what is written to the open one would be lost."""
         return self._file == _identity(self._path)
+
+    def _reader_opened(self, _connection: Any, record: Any) -> None:
+        record.info["file"] = _identity(self._path)
+
+    def _reader_taken(self, _connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] != _identity(self._path):
+            raise DisconnectionError  # SQLAlchemy's way to ask for a new connection
 
 
 class _Bulk:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,12 @@ class Store:
             return
         condition = self._database.one_of(OUTBOX.c.key, keys)
         await self._database.write(partial(self._delete_outgoing, condition))
+
+    async def last_processed(self) -> datetime | None:
+        """When this subscription's newest event was committed, aware, UTC; None when there is none."""
+        ours = INBOX.c.subscription == self._subscription
+        ((text,),) = await self._read(select(func.max(INBOX.c.processed_at)).where(ours))
+        return None if text is None else datetime.fromisoformat(text)
 
     async def counts(self) -> Counts:
         """How many rows this subscription has in the library's tables, counted now."""

@@ -104,6 +104,17 @@ async def test_a_row_arrives_as_a_session_would_write_it(
     assert look(f"SELECT * FROM {table}") == expected  # noqa: S608
 
 
+async def test_a_row_made_by_model_construct_is_as_good(store: Store, look: Look) -> None:
+    # given rows made the quick way, past SQLModel's constructor
+    row = Payment.model_construct(order_id=1, customer="ann")
+    change = Payment.model_construct(order_id=1, note="n")
+
+    # when they are inserted and upserted, then defaults and what was given are as ever
+    report = await store.commit([effects(row), effects(Upsert(change))])
+    assert report.rejected == {}
+    assert look("SELECT * FROM payment") == [(1, "ann", 0.0, "n")]
+
+
 async def test_an_upsert_sets_just_what_was_given(store: Store, look: Look) -> None:
     # given a row
     await store.commit([effects(Payment(order_id=1, customer="ann", amount=5.0, note="keep"))])

@@ -153,9 +153,11 @@ async def test_a_file_that_is_deleted_is_made_anew(store: Store, file: Path, loo
         await store.commit([effects(event_id="b")])
     file.parent.mkdir()
 
-    # when a batch is committed, then it is in the file that is there now, not in the one that is gone
+    # when a batch is looked up and committed, then in the file that is there now, not in the one that is gone
+    assert await store.seen(["a"]) == set()
     assert (await store.commit([effects(Payment(order_id=1, customer="x"), event_id="c")])).processed == ["c"]
     assert look("SELECT order_id FROM payment") == [(1,)]
+    assert await store.counts() == Counts(1, 0, 0)
 
 
 async def test_lost_tables_of_the_library_are_not_the_events_fault(store: Store, look: Look) -> None:
