@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -36,48 +37,55 @@ def start(state_dir: Path, compose_file: Path) -> Address:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     record = read_record(folder / "node.json")
     login, amqp, management = _last(record) or _new()
-    environment = {
-        **os.environ,
-        "PIPELINE_RABBITMQ_USER": login.user,
-        "PIPELINE_RABBITMQ_PASSWORD": login.password,
-        "PIPELINE_RABBITMQ_PORT": str(amqp),
-        "PIPELINE_RABBITMQ_MANAGEMENT_PORT": str(management),
-    }
-    done = _run([*_compose(compose_file, state_dir), "up", "--detach", "--wait", SERVICE], UP_TIMEOUT, environment)
+    address = Address(login.at("amqp", amqp) + "/%2F", login.at("http", management))
+    # Kept before it is used: the container's volume remembers the login from its first start on.
+    write_record(folder / "node.json", address, docker=str(compose_file.absolute()))
+    up = [*_compose(compose_file, state_dir), "up", "--detach", "--wait", SERVICE]
+    done = _run(up, UP_TIMEOUT, _environment(login, amqp, management))
     if done.returncode:
-        raise BrokerUnavailable(f"`docker compose up {SERVICE}` failed: {' '.join(done.stderr.split())[-500:]}")
-    management_url = login.at("http", management)
-    said = probe.overview(management_url)
+        words = " ".join(done.stderr.split())[-500:]
+        raise BrokerUnavailable(f"`docker compose up {SERVICE}` failed: {words}")
+    said = probe.overview(address.management_url)
     if said is None:
         down = " ".join([*_compose(compose_file, state_dir), "down", "--volumes"])
         raise BrokerUnavailable(
             "RabbitMQ in Docker refuses our login: its volume was made with another one; "
             f"`{down}` removes container and volume with everything in them"
         )
-    address = Address(
-        amqp_url=login.at("amqp", amqp) + "/%2F",
-        management_url=management_url,
-        nodename=str(said.get("node", "")),
-        version=str(said.get("rabbitmq_version", "")),
-    )
+    node, version = str(said.get("node", "")), str(said.get("rabbitmq_version", ""))
+    address = replace(address, nodename=node, version=version)
     write_record(folder / "node.json", address, docker=str(compose_file.absolute()))
     return address
 
 
 def stop(state_dir: Path) -> bool:
     """Stop the container that `start` started; its volume stays. False when there was none."""
+    return _compose_again(state_dir, "stop", SERVICE)
+
+
+def remove(state_dir: Path) -> bool:
+    """Remove the container that `start` started, and its volume. False when there was none."""
+    return _compose_again(state_dir, "down", "--volumes")
+
+
+def _compose_again(state_dir: Path, *arguments: str) -> bool:
     record = read_record(state_dir.absolute() / "broker" / "node.json")
-    compose_file = record.get("docker")
-    if not compose_file:
+    last = _last(record)
+    if last is None:
         return False
-    login, *_ = _last(record) or _new()
-    environment = {
+    command = [*_compose(Path(str(record["docker"])), state_dir), *arguments]
+    return _run(command, UP_TIMEOUT, _environment(*last)).returncode == 0
+
+
+def _environment(login: Login, amqp: int, management: int) -> dict[str, str]:
+    """What `compose.yaml` asks for."""
+    return {
         **os.environ,
         "PIPELINE_RABBITMQ_USER": login.user,
         "PIPELINE_RABBITMQ_PASSWORD": login.password,
+        "PIPELINE_RABBITMQ_PORT": str(amqp),
+        "PIPELINE_RABBITMQ_MANAGEMENT_PORT": str(management),
     }
-    done = _run([*_compose(Path(str(compose_file)), state_dir), "stop", SERVICE], UP_TIMEOUT, environment)
-    return done.returncode == 0
 
 
 def _compose(compose_file: Path, state_dir: Path) -> list[str]:

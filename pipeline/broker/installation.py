@@ -30,6 +30,8 @@ class Installation:
 
 def find(packages: Path) -> Installation | None:
     """RabbitMQ as installed on the machine, else as unpacked in `packages`; None when neither can be used."""
+    if not Path("/proc/self").exists():
+        return None  # a private node is watched through /proc: Linux only
     candidates = (on_machine(), unpacked(packages))
     return next((found for found in candidates if found and found.is_recent_enough), None)
 

@@ -58,21 +58,28 @@ def unpack(packages: Path, say: Callable[[str], None]) -> Installation:
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise UnpackError("this machine has no apt-get to get RabbitMQ with")
-    packages.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(packages.parent / "packages.lock"):
-        found = installation.unpacked(packages)
-        if found is None:
-            for left_over in packages.parent.glob(".packages-*"):  # of an attempt that was interrupted
-                shutil.rmtree(left_over)
-            with tempfile.TemporaryDirectory(prefix=".packages-", dir=packages.parent) as draft:
-                _fill(Path(draft), say)
-                shutil.rmtree(packages, ignore_errors=True)
-                (Path(draft) / "root").rename(packages)
+    try:
+        packages.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(packages.parent / "packages.lock"):
             found = installation.unpacked(packages)
-        if found is None or not found.is_recent_enough:
-            version = f"RabbitMQ {found.version}" if found else "no RabbitMQ"
-            raise UnpackError(f"the distribution's packages hold {version}; 3.10 or newer is needed")
-        return found
+            if found is None:
+                _replace(packages, say)
+                found = installation.unpacked(packages)
+    except OSError as error:
+        raise UnpackError(f"{packages} can't be written: {error}") from error
+    if found is None or not found.is_recent_enough:
+        version = f"RabbitMQ {found.version}" if found else "no RabbitMQ"
+        raise UnpackError(f"the distribution's packages hold {version}; 3.10 or newer is needed")
+    return found
+
+
+def _replace(packages: Path, say: Callable[[str], None]) -> None:
+    for left_over in packages.parent.glob(".packages-*"):  # of an attempt that was interrupted
+        shutil.rmtree(left_over)
+    with tempfile.TemporaryDirectory(prefix=".packages-", dir=packages.parent) as draft:
+        _fill(Path(draft), say)
+        shutil.rmtree(packages, ignore_errors=True)
+        (Path(draft) / "root").rename(packages)
 
 
 def _fill(draft: Path, say: Callable[[str], None]) -> None:

@@ -21,7 +21,9 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import pytest
 
+from pipeline.broker import docker
 from pipeline.broker.address import Address
+from pipeline.broker.installation import find
 from pipeline.broker.locate import programs
 from pipeline.broker.node import Node
 from pipeline.settings import load_settings
@@ -43,8 +45,9 @@ class TestVhost:
 @pytest.fixture(scope="session")
 def private_node() -> Iterator[Node]:
     """A private node of the test session, running. Tests that stop or kill it start it again."""
+    installation = programs(PROJECT / ".pipeline", print)
     folder = Path(tempfile.mkdtemp(prefix="pipeline-test-"))
-    node = Node(folder, programs(PROJECT / ".pipeline", print))
+    node = Node(folder, installation)
     try:
         node.start()
         yield node
@@ -55,17 +58,30 @@ def private_node() -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
+def container() -> Iterator[Address]:
+    """RabbitMQ in Docker for the test session, where no private node can be had."""
+    folder = Path(tempfile.mkdtemp(prefix="pipeline-test-"))
+    try:
+        yield docker.start(folder, PROJECT / "compose.yaml")
+    finally:
+        docker.remove(folder)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
 def broker_node(request: pytest.FixtureRequest) -> Address:
     """Address of the broker the tests use; never a skip: without one, every test that needs it fails."""
-    url = os.environ.get("PIPELINE_TEST_AMQP_URL")
-    if url is None:
-        node: Node = request.getfixturevalue("private_node")
-        return node.start()
-    environ = {"PIPELINE_AMQP_URL": url}
-    if management := os.environ.get("PIPELINE_TEST_MANAGEMENT_URL"):
-        environ["PIPELINE_MANAGEMENT_URL"] = management
-    settings = load_settings(environ)
-    return Address(settings.amqp_url, settings.management_url)
+    if url := os.environ.get("PIPELINE_TEST_AMQP_URL"):
+        environ = {"PIPELINE_AMQP_URL": url}
+        if management := os.environ.get("PIPELINE_TEST_MANAGEMENT_URL"):
+            environ["PIPELINE_MANAGEMENT_URL"] = management
+        settings = load_settings(environ)
+        return Address(settings.amqp_url, settings.management_url)
+    if find(PROJECT / ".pipeline" / "packages") is None and shutil.which("apt-get") is None:
+        address: Address = request.getfixturevalue("container")
+        return address
+    node: Node = request.getfixturevalue("private_node")
+    return node.start()
 
 
 @pytest.fixture
