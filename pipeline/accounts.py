@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from pipeline.amqp.management import Management, QueueCounters
 from pipeline.amqp.stream import read_stream
-from pipeline.codec.envelope import attribute
+from pipeline.codec.envelope import attribute, event_time
 from pipeline.dead_letters import peek
 from pipeline.errors import ConfigurationError
 from pipeline.message import Delivery
@@ -31,7 +32,8 @@ LOOKUP = 10_000  # event ids an inbox look-up
 class Account:
     """One subscription's books. All are counts of distinct events; `missing` and `twice` must be 0.
 
-    `twice` were processed and are dead letters as well. `retried` and `duplicates` are counts of messages.
+    `twice` were processed and are dead letters as well. `retried` and `duplicates` are counts of messages. `seconds` are
+    from the first event's time to the last commit.
     """
 
     subscription: str
@@ -42,6 +44,7 @@ class Account:
     twice: int
     retried: int
     duplicates: int
+    seconds: float
     examples: tuple[str, ...] = ()  # a few ids that are missing
 
     @property
@@ -69,15 +72,18 @@ async def accounts(settings: Settings, topology: Topology, source: str = "") -> 
 
     Raises: ConfigurationError, BrokerError, StoreError.
     """
-    published = await _published(settings, topology, source)
+    published, began = await _published(settings, topology, source)
     subscriptions = [each for each in topology.subscriptions.values() if each.handler]
     async with Management(settings) as management:
         counters = await management.counters()
-    return [await _account(settings, each, published[each.name], counters) for each in subscriptions]
+    return [await _account(settings, each, published[each.name], began, counters) for each in subscriptions]
 
 
-async def _published(settings: Settings, topology: Topology, source: str) -> dict[str, set[str]]:
-    """The ids of the events that went to each subscription."""
+async def _published(
+    settings: Settings, topology: Topology, source: str
+) -> tuple[dict[str, set[str]], datetime | None]:
+    """The ids of the events that went to each subscription, and the time of the first."""
+    began: datetime | None = None
     found: dict[str, set[str]] = {name: set() for name in topology.subscriptions}
     routes = Routes(topology)
     chosen: set[str] = set()
@@ -89,9 +95,11 @@ async def _published(settings: Settings, topology: Topology, source: str) -> dic
                 if attribute(delivery.properties, "source") != source and cause not in chosen:
                     continue
                 chosen.add(event_id)
+            if began is None:
+                began = event_time(delivery.properties)
             for name in routes.subscriptions(delivery):
                 found[name].add(event_id)
-    return found
+    return found, began
 
 
 class Routes:
@@ -114,9 +122,13 @@ class Routes:
 
 
 async def _account(
-    settings: Settings, subscription: Subscription, published: set[str], counters: Mapping[str, QueueCounters]
+    settings: Settings,
+    subscription: Subscription,
+    published: set[str],
+    began: datetime | None,
+    counters: Mapping[str, QueueCounters],
 ) -> Account:
-    processed = await _processed(settings, subscription.name, published)
+    processed, ended = await _processed(settings, subscription.name, published)
     letters = await peek(settings, subscription) if subscription.dead_letter else []
     dead = {letter.id for letter in letters if letter.id} & published
     missing = published - processed - dead
@@ -136,17 +148,19 @@ async def _account(
         len(processed & dead),
         retried,
         max(0, work.acked - retried - buried - len(processed)),
+        round((ended - began).total_seconds(), 1) if began is not None and ended is not None else 0.0,
         tuple(sorted(missing)[:5]),
     )
 
 
-async def _processed(settings: Settings, subscription: str, ids: set[str]) -> set[str]:
+async def _processed(settings: Settings, subscription: str, ids: set[str]) -> tuple[set[str], datetime | None]:
+    """Which of the ids are in the inbox, and when its newest row was committed."""
     store = await Store.open(settings.database_url, subscription)
     try:
         ordered = sorted(ids)
         found: set[str] = set()
         for at in range(0, len(ordered), LOOKUP):
             found |= await store.seen(ordered[at : at + LOOKUP])
-        return found
+        return found, await store.last_processed()
     finally:
         await store.close()

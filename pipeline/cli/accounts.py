@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json as _json
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.common import run_async, start_logging
+
+HEADINGS = ("published", "processed", "retried", "dead-lettered", "duplicates\nignored", "missing", "seconds")
+WIDTH = 110  # columns off a terminal
 
 
 def accounts(
@@ -34,13 +38,14 @@ def accounts(
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("subscription", title="published = processed + dead-lettered")
-        for heading in ("published", "processed", "retried", "dead-lettered", "duplicates ignored", "missing"):
-            table.add_column(heading, justify="right")
+        table = Table(title="published = processed + dead-lettered")
+        table.add_column("subscription")
+        for heading in HEADINGS:
+            table.add_column(heading, justify="right", no_wrap=True)
         for each in found:
             numbers = (each.published, each.processed, each.retried, each.dead_lettered, each.duplicates, each.missing)
-            table.add_row(each.subscription, *(f"{number:,}" for number in numbers))
-        Console().print(table)
+            table.add_row(each.subscription, *(f"{number:,}" for number in numbers), f"{each.seconds:,.1f}")
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
         for each in found:
             if each.missing:
                 typer.echo(f"{each.subscription}: {each.missing} events are nowhere, e.g. {', '.join(each.examples)}")

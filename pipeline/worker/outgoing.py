@@ -19,8 +19,8 @@ from pipeline.worker.commit import patiently
 log = get_logger("outgoing")
 
 BATCH = 1000  # events a publish, at most
-SWEEP = 10.0  # seconds between looks for what a dead process left behind
-ORPHANED = 30.0  # seconds a row must be old to count as left behind
+SWEEP = 5.0  # seconds between looks for what a dead process left behind
+ORPHANED = 5.0  # seconds a row must be old to count as left behind; a living process takes milliseconds
 RETRY = 1.0  # seconds before unconfirmed events are tried again
 
 
@@ -52,7 +52,7 @@ class OutgoingRelay:
 
     async def run(self) -> None:
         """Relay for ever."""
-        await self._sweep(orphaned=0.0)
+        await self._sweep()
         swept = time.monotonic()
         while True:
             try:
@@ -71,7 +71,7 @@ class OutgoingRelay:
                     self._busy = False
             if time.monotonic() - swept > SWEEP:
                 swept = time.monotonic()
-                await self._sweep(ORPHANED)
+                await self._sweep()
 
     async def _publish(self, batch: list[Outgoing]) -> list[Outgoing]:
         """Publish once and forget what is confirmed; what is not."""
@@ -90,10 +90,14 @@ class OutgoingRelay:
             )
         return [batch[index] for index in errors]
 
-    async def _sweep(self, orphaned: float) -> None:
-        """Publish rows that have been in the table for more than `orphaned` seconds and are not in our hands."""
+    async def is_empty(self) -> bool:
+        """Nobody's follow-up events wait in the table, not those of a process that died either."""
+        return not await patiently(self._subscription, lambda: self._store.outgoing(1))
+
+    async def _sweep(self) -> None:
+        """Publish rows that are too old to be in a living process's hands, and are not in ours."""
         ours = {each.key for each in self._again}
-        rows = await patiently(self._subscription, lambda: self._store.outgoing(BATCH, orphaned))
+        rows = await patiently(self._subscription, lambda: self._store.outgoing(BATCH, ORPHANED))
         found = [each for each in rows if each.key not in ours]
         if found:
             log.info("publishing follow-up events left behind", subscription=self._subscription, n=len(found))

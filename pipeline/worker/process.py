@@ -137,6 +137,7 @@ async def _watch_queues(
         await asyncio.sleep(EMPTY_CHECK)
         try:
             quiet = all(worker.idle for worker in workers) and not any((await depths.ready(queues)).values())
+            quiet = quiet and all([await worker.nothing_left() for worker in workers])
         except BrokerError:
             quiet = False
         empty = empty + 1 if quiet else 0

@@ -130,6 +130,10 @@ class SubscriptionWorker:
         """No new deliveries."""
         await self._consumer.stop()
 
+    async def nothing_left(self) -> bool:
+        """Nothing in hand, and no follow-up event of any process waits in the database."""
+        return self.idle and await self._outgoing.is_empty()
+
     @property
     def idle(self) -> bool:
         """Nothing in hand and nothing waiting to go out."""

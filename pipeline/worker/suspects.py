@@ -63,8 +63,8 @@ class Suspects:
         """Give the suspects back once everything else is settled, and begin again with one at a time."""
         held, self._held = self._held, []
         epoch = held[0].epoch
-        while self._consumer.epoch == epoch and self._consumer.in_hand > len(held):
-            await asyncio.sleep(CHECK)  # noqa: ASYNC110 - a rare turn; an event would burden every settle
+        while self._consumer.epoch == epoch and self._consumer.in_hand > len(held):  # noqa: ASYNC110 - a rare turn
+            await asyncio.sleep(CHECK)
         self._consumer.requeue(held)
         await self._consumer.resume(1)
 
