@@ -32,8 +32,8 @@ LOOKUP = 10_000  # event ids an inbox look-up
 class Account:
     """One subscription's books. All are counts of distinct events; `missing` and `twice` must be 0.
 
-    `twice` were processed and are dead letters as well. `retried` and `duplicates` are counts of messages. `seconds` are
-    from the first event's time to the last commit.
+    `twice` were processed and are dead letters as well. `retried` and `duplicates` are counts of messages. `seconds`
+    are from the first event's time to the last commit.
     """
 
     subscription: str
