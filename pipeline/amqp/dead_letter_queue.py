@@ -16,6 +16,7 @@ from pipeline.amqp.confirms import ConfirmChannel
 from pipeline.amqp.connection import CLIENT_ERRORS
 from pipeline.amqp.dead_letter_count import queue_lengths
 from pipeline.amqp.dead_letter_hold import Hold
+from pipeline.amqp.dead_letter_limit import refuse_low_limit
 from pipeline.amqp.lane import Lane
 from pipeline.errors import BrokerUnavailable, ObjectLocked, PublishError, PublishTimeout
 from pipeline.message import Message
@@ -78,11 +79,12 @@ async def open_dead_letter_queue(settings: Settings, name: str) -> AsyncIterator
     """The dead-letter queue `name`, read by nobody else for the length of the block.
 
     Raises: ObjectMissing when it is not on the broker; ObjectLocked when another command or program reads it and does
-    not end within a few seconds; BrokerError.
+    not end within a few seconds; TopologyDrift when looking would cost messages; BrokerError.
     """
     lane = await Lane.open(settings, f"pipeline dlq {name}")
     try:
         await queue_lengths(lane, name)
+        await refuse_low_limit(settings, name)
         await _lock(lane, name)
         count = await _settled(lane, name) or await _verify_empty(lane, name)
         yield DeadLetterQueue(lane, name, count, settings.publish_deadline)

@@ -112,7 +112,7 @@ def redrive(
     report = desk.run(
         "redriving",
         lambda watch: send_back(desk.settings, subscription, selection, rate=rate, dry_run=dry_run, watch=watch),
-        done=f"dead letters of {name} redriven; the others are still in {subscription.dead_letter_queue}",
+        done=f"of {name} redriven; the others are still in {subscription.dead_letter_queue}",
     )
     show_report(report, name, "redriven", as_json)
     raise typer.Exit(1 if report.missing else 0)
@@ -138,7 +138,7 @@ def discard(
     Exit codes: 0 removed; 1 an --id is not there, or the answer was no.
     """
     from pipeline.cli.dlq_run import Desk
-    from pipeline.cli.dlq_views import show_letters, show_report
+    from pipeline.cli.dlq_views import counted, show_letters, show_report
     from pipeline.dead_letters import discard as remove
     from pipeline.dead_letters import make_selection, peek, require_choice
 
@@ -154,11 +154,11 @@ def discard(
         selection = replace(selection, fingerprints=frozenset(letter.fingerprint for letter in letters))
         if letters:
             show_letters(letters[:EXAMPLES], len(letters), name)
-            typer.confirm(f"Remove {len(letters)} dead letters of {name} for good?", abort=True)
+            typer.confirm(f"Remove {counted(len(letters))} of {name} for good?", abort=True)
     report = desk.run(
         "discarding",
         lambda watch: remove(desk.settings, subscription, selection, export_to=export, dry_run=dry_run, watch=watch),
-        done=f"dead letters of {name} removed",
+        done=f"of {name} removed",
     )
     show_report(report, name, "removed", as_json)
     raise typer.Exit(1 if report.missing else 0)
@@ -177,7 +177,7 @@ def export(
 ) -> None:
     """Write dead letters down as JSON Lines, bodies and all; nothing is removed. Exit code 1: an --id is not there."""
     from pipeline.cli.dlq_run import Desk
-    from pipeline.cli.dlq_views import show_missing
+    from pipeline.cli.dlq_views import counted, show_missing
     from pipeline.dead_letters import export as write_down
     from pipeline.dead_letters import make_selection, whole_file
 
@@ -190,7 +190,7 @@ def export(
         )
     sys.stdout.buffer.flush()
     where = output if output != "-" else "standard output"
-    typer.echo(f"{report.done} dead letters of {name} written to {where}", err=True)
+    typer.echo(f"{counted(report.done)} of {name} written to {where}", err=True)
     if report.missing:
         show_missing(report.missing, name)
         raise typer.Exit(1)

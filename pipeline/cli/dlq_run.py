@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.common import Progress as Shown
 from pipeline.cli.common import run_async, start_logging
-from pipeline.cli.dlq_views import Row
+from pipeline.cli.dlq_views import Row, counted
 from pipeline.dead_letters import look_over
 from pipeline.dead_letters.progress import Progress, Watcher
 from pipeline.errors import ConfigurationError, ObjectLocked, ObjectMissing, PipelineError
@@ -57,7 +57,7 @@ class Desk:
         return Row(name, found)
 
     def run(self, title: str, work: Callable[[Watcher], Coroutine[Any, Any, T]], done: str = "") -> T:
-        """Run `work` with its progress shown. When it is broken off, say how many are `done` (words for what was done).
+        """Run `work` with its progress shown. When it is broken off, say how many it is `done` with (words for a deed).
 
         Raises: whatever `work` does; typer.Exit 130 on Ctrl-C.
         """
@@ -76,9 +76,12 @@ class Desk:
             try:
                 return run_async(work(watch))
             except KeyboardInterrupt:
-                typer.echo(f"interrupted: {last.done} {done}" if done else "interrupted; nothing was changed", err=True)
+                typer.echo(
+                    f"interrupted: {counted(last.done)} {done}" if done else "interrupted; nothing was changed",
+                    err=True,
+                )
                 raise typer.Exit(130) from None
             except PipelineError:
                 if done and last.done:
-                    typer.echo(f"broken off: {last.done} {done}", err=True)
+                    typer.echo(f"broken off: {counted(last.done)} {done}", err=True)
                 raise

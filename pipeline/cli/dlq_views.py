@@ -36,6 +36,11 @@ class Row:
     exit_code: int = 0
 
 
+def counted(letters: int) -> str:
+    """`1 dead letter`, `2 dead letters`."""
+    return f"{letters} dead letter{'s' if letters != 1 else ''}"
+
+
 def show_summaries(rows: Sequence[Row], as_json: bool) -> None:
     """What `dlq list` found."""
     if as_json:
@@ -86,9 +91,9 @@ def show_report(report: Report, name: str, done_word: str, as_json: bool) -> Non
         return
     if report.dry_run:
         show_letters(report.first, report.chosen, name)
-        _console().print(f"{report.chosen} dead letters of {name} would be {done_word}; nothing was changed")
+        _console().print(f"{counted(report.chosen)} of {name} would be {done_word}; nothing was changed")
     else:
-        _console().print(f"{report.done} dead letters of {name} {done_word}; {report.left} left")
+        _console().print(f"{counted(report.done)} of {name} {done_word}; {report.left} left")
     show_missing(report.missing, name)
 
 

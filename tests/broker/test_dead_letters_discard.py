@@ -35,11 +35,26 @@ async def test_only_the_chosen_go_and_are_written_down_first(given: Bench, tmp_p
     assert await given.ids("payments.dlq") == [each for each in event_ids(range(40)) if each not in chosen.ids]
 
 
-async def test_nothing_goes_when_it_can_not_be_written_down(given: Bench, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"nowhere/gone\.jsonl can't be written: No such file or directory"):
-        await discard(given.settings, PAYMENTS, Selection(), export_to=tmp_path / "nowhere" / "gone.jsonl")
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("nowhere/gone.jsonl", "No such file or directory"),
+        ("folder", "Is a directory"),
+    ],  # found out at the start, the end
+)
+async def test_nothing_goes_when_it_can_not_be_written_down(given: Bench, tmp_path: Path, place: str, why: str) -> None:
+    (tmp_path / "folder").mkdir()
+    before = _names(tmp_path)
 
-    assert await given.count("payments.dlq") == 40
+    with pytest.raises(ConfigurationError, match=f"{place} can't be written: {why}"):
+        await discard(given.settings, PAYMENTS, Selection(), export_to=tmp_path / place)
+
+    assert await given.ids("payments.dlq") == event_ids(range(40))
+    assert _names(tmp_path) == before  # no half-written file is left behind
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
 
 
 async def test_a_letter_that_came_after_the_question_stays(given: Bench) -> None:

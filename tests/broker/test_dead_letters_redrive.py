@@ -78,8 +78,7 @@ async def test_what_the_broker_dead_lettered_comes_back_without_its_marks(given:
     await redrive(given.settings, PAYMENTS, Selection(reasons=frozenset({"rejected"})))
     (copy,) = await given.take("payments")
 
-    # the work queue's own count of this new message's deliveries is all that is RabbitMQ's
-    assert [(name, value) for name, value in copy.headers.items() if name.startswith("x-")] == [("x-delivery-count", 0)]
+    assert not [name for name in copy.headers if name.startswith("x-")]
     history = json.loads(str(copy.headers[message.HISTORY]))
     assert [entry["error"] for entry in history] == ["rejected", "redriven"]
     assert copy.headers[message.FIRST_FAILURE]
@@ -203,7 +202,7 @@ async def test_a_work_queue_deleted_in_the_middle_keeps_the_rest_where_it_is(giv
 async def test_a_full_work_queue_keeps_the_rest_where_it_is(given: Bench) -> None:
     # given a work queue that takes a few and then refuses (reject-publish)
     await given.declare(x_max_length=10)
-    await given.put(*letters(range(1200)))
+    await given.put(*letters(range(800)))
 
     with pytest.raises(Nacked, match="work queue payments takes no more"):
         await redrive(given.settings, PAYMENTS, EVERYTHING)
@@ -211,7 +210,7 @@ async def test_a_full_work_queue_keeps_the_rest_where_it_is(given: Bench) -> Non
     there = set(await given.ids("payments"))
     left = set(await given.ids("payments.dlq"))
     assert there
-    assert there | left == set(event_ids(range(1200)))
+    assert there | left == set(event_ids(range(800)))
     assert not there & left
 
 
@@ -222,12 +221,12 @@ async def test_a_rate_must_be_above_nothing(given: Bench) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 async def test_a_redrive_broken_off_in_the_middle_loses_nothing(given: Bench, how: signal.Signals) -> None:
-    # given a real process that is in the middle of 3,000 letters
+    # given a real process that is in the middle of 1,500 letters
     await given.declare()
-    await given.put(*letters(range(3000)))
-    process = await given.start("redrive", "payments", "--all", "--rate", "2000")
+    await given.put(*letters(range(1500)))
+    process = await given.start("redrive", "payments", "--all", "--rate", "1000")
     async with asyncio.timeout(20):
-        while await given.count("payments") < 500:  # noqa: ASYNC110 the broker has no event for this
+        while await given.count("payments") < 300:  # noqa: ASYNC110 the broker has no event for this
             await asyncio.sleep(0.01)
 
     process.send_signal(how)
@@ -236,14 +235,14 @@ async def test_a_redrive_broken_off_in_the_middle_loses_nothing(given: Bench, ho
     # then each letter is in one of the queues; at most one window of them is in both
     left = [each.id for each in await peek(given.settings, PAYMENTS)]
     there = await given.ids("payments")
-    assert set(left) | set(there) == set(event_ids(range(3000)))
-    assert len(there) < 3000
+    assert set(left) | set(there) == set(event_ids(range(1500)))
+    assert len(there) < 1500
     assert len(set(left) & set(there)) <= 500
     assert len(left) == len(set(left))
     if how is signal.SIGINT:
         assert process.returncode == 130
-        assert f"interrupted: {3000 - len(left)} dead letters of payments redriven".encode() in err
+        assert f"interrupted: {1500 - len(left)} dead letters of payments redriven".encode() in err
     # and a second run brings the rest
     code, out, _ = await given.command("redrive", "payments", "--all")
     assert (code, out) == (0, f"{len(left)} dead letters of payments redriven; 0 left\n")
-    assert set(there) | set(await given.ids("payments")) == set(event_ids(range(3000)))
+    assert set(there) | set(await given.ids("payments")) == set(event_ids(range(1500)))

@@ -96,11 +96,15 @@ class Bench:
 
     async def take(self, queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
         """Everything ready in a queue, in its order, removed."""
+        found: asyncio.Queue[aio_pika.abc.AbstractIncomingMessage] = asyncio.Queue()
+        messages = await self.count(queue)
         source = await self.channel.get_queue(queue)
-        found = []
-        while (each := await source.get(no_ack=True, fail=False)) is not None:
-            found.append(each)
-        return found
+        tag = await source.consume(found.put, no_ack=True)
+        async with asyncio.timeout(20):
+            taken = [await found.get() for _ in range(messages)]
+        await source.cancel(tag)
+        assert found.empty()
+        return taken
 
     async def ids(self, queue: str) -> list[str]:
         """The ids in a queue, in its order; they are removed."""
