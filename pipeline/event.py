@@ -24,10 +24,13 @@ os.register_at_fork(after_in_child=_chance.clear)  # a forked process must not d
 
 def new_id() -> str:
     """A fresh event id: 32 hexadecimal digits that sort by time (48 bits of milliseconds, 80 bits of chance)."""
-    if not _chance:
+    try:
+        chance = _chance.pop()
+    except IndexError:
         drawn = os.urandom(CHANCE * 512).hex()
-        _chance.extend(drawn[at : at + 2 * CHANCE] for at in range(0, len(drawn), 2 * CHANCE))
-    return f"{_clock.time_ns() // 1_000_000:012x}{_chance.pop()}"
+        chance = drawn[: 2 * CHANCE]
+        _chance.extend(drawn[at : at + 2 * CHANCE] for at in range(2 * CHANCE, len(drawn), 2 * CHANCE))
+    return f"{_clock.time_ns() // 1_000_000:012x}{chance}"
 
 
 def utc_now() -> datetime:
