@@ -41,7 +41,7 @@ async def refuse_low_limit(settings: Settings, name: str) -> None:
     if limit is not None and limit < FEW:
         raise TopologyDrift(
             f"{name} has a delivery limit of {limit}: RabbitMQ would drop dead letters after that many looks, so "
-            "nothing was looked at; `pipeline topology apply` sets a policy without it (unless a higher one goes before)"
+            "nothing was looked at; `pipeline topology apply` sets a policy without it (unless a higher one wins)"
         )
 
 
