@@ -34,14 +34,13 @@ LOCK_TIMEOUT = 5.0  # s to wait for another process's transaction; `?timeout=` i
 READERS = 4  # connections, a thread each
 MOST_ROWS = 256  # in one VALUES list; above that a step is long and little is gained
 MOST_PARAMETERS = 32_766  # SQLite's own default limit for one statement
-WRITER_PRAGMAS = (
+PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",  # a commit is on the disk before it returns; in batches that costs little
     "foreign_keys = ON",
     "cache_size = -8192",  # KiB; the inbox of a busy subscription outgrows the 2 MB it has by default
     "journal_size_limit = 67108864",  # bytes the WAL file keeps after a burst
 )
-READER_PRAGMAS = ("query_only = ON",)
 
 _CLAIM = (
     f"INSERT INTO {INBOX.name} (subscription, event_id, event_type, processed_at)"  # noqa: S608 - our own names
@@ -74,10 +73,9 @@ class Sqlite:
         self._writer = create_engine(
             url.set(drivername="sqlite"), connect_args=timeout, poolclass=NullPool, hide_parameters=True
         )
-        event.listen(self._reader.sync_engine, "connect", _pragmas(READER_PRAGMAS))
         event.listen(self._reader.sync_engine, "connect", self._reader_opened)
         event.listen(self._reader.sync_engine, "checkout", self._reader_taken)
-        event.listen(self._writer, "connect", _pragmas(WRITER_PRAGMAS, own_transactions=True))
+        event.listen(self._writer, "connect", _writer_opened)
         # The lock is taken at the start: a transaction that reads first can't have it once another has written.
         event.listen(self._writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         self._thread = ConnectionThread(self._connect, self._same_file, f"store {self._path.name}")
@@ -90,7 +88,7 @@ class Sqlite:
 
     @property
     def reader(self) -> AsyncEngine:
-        """Connections of aiosqlite that may only read."""
+        """Connections of aiosqlite, to read by."""
         return self._reader
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -215,16 +213,12 @@ class _Bulk:
         return text
 
 
-def _pragmas(pragmas: Sequence[str], own_transactions: bool = False) -> Callable[[Any, Any], None]:
-    def connected(connection: Any, _record: Any) -> None:
-        if own_transactions:
-            connection.isolation_level = None  # the driver must not begin transactions behind SQLAlchemy's back
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return connected
+def _writer_opened(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions behind SQLAlchemy's back
+    cursor = connection.cursor()
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

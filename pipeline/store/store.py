@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Executable, delete, func, select
+from sqlalchemy import Connection, Executable, GenerativeSelect, delete, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -80,7 +80,7 @@ class Store:
         Sees what is committed, not what the running batch will write. Raises: HandlerError for anything but a select,
         SQLAlchemy's own errors for a select that is wrong.
         """
-        if not statement.is_select:
+        if not isinstance(statement, GenerativeSelect):  # a textual one could be anything
             raise HandlerError(
                 "a handler's query may only read; return insert(), update() or delete() statements from the handler"
             )

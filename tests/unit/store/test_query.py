@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, union_all, update
 from sqlalchemy.exc import OperationalError
 from sqlmodel import col
 from sqlmodel import select as sqlmodel_select
@@ -30,6 +30,7 @@ async def test_one_thing_selected_gives_values_and_several_give_rows(filled: Sto
     # when they are run, then each gives what a handler would expect
     assert await filled.query(select(col(Payment.customer)).order_by(by_key)) == ["ann", "bob"]
     assert await filled.query(select(func.sum(Payment.amount))) == [2.0]
+    assert await filled.query(union_all(select(by_key), select(by_key)).order_by("order_id")) == [1, 1, 2, 2]
     assert await filled.query(select(col(Payment.customer), by_key).order_by(by_key)) == [("ann", 1), ("bob", 2)]
     for statement in (select(Payment), sqlmodel_select(Payment)):
         found = await filled.query(statement.where(by_key == 2))
@@ -60,6 +61,7 @@ async def test_a_row_that_was_read_can_be_changed_and_upserted(filled: Store) ->
         update(Payment).values(customer="x"),
         delete(Payment),
         text("DELETE FROM payment"),
+        text("DELETE FROM payment RETURNING order_id").columns(),
     ],
 )
 async def test_writing_is_refused(filled: Store, statement: Any) -> None:

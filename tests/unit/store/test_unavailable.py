@@ -148,6 +148,7 @@ async def test_an_error_that_is_not_a_database_error_leaves_a_clean_connection(s
 async def test_a_file_that_is_deleted_is_made_anew(store: Store, file: Path, look: Look) -> None:
     # given a store whose folder somebody deletes and makes again
     await store.commit([effects(event_id="a")])
+    assert await store.seen(["a"]) == {"a"}
     shutil.rmtree(file.parent)
     with pytest.raises(StoreUnavailable, match=r"unable to open database file.*folder is there"):
         await store.commit([effects(event_id="b")])
