@@ -7,33 +7,48 @@ wait inside a handler. So handlers that never wait cost a function call, and tho
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline.errors import InvalidPayload, StoreUnavailable
+from pipeline.errors import StoreUnavailable
+from pipeline.log import get_logger
 from pipeline.retry import HandlerTimeout, failure_of
 from pipeline.worker.context import Context
 from pipeline.worker.effects import EffectsBuilder
-from pipeline.worker.registry import Handler
+from pipeline.worker.threads import Threads
 from pipeline.worker.work import Failed, Handled, Work
+
+log = get_logger("handle")
 
 THREADS = 32  # for sync handlers, per subscription, at most
 BATCH = 500  # events given to a batch handler at once, at most
 TURN = 64  # events a runner handles before the event loop gets a turn
 PAUSE = 1.0  # seconds before an event goes back to its handler because the database was away
+CANCELS = 4  # times a handler over its time is cancelled before its runner is given up
+CLOSE_PATIENCE = 1.0  # seconds cancelled handlers have to end when the worker closes
 
 
 class _Slot:
     """What one runner is doing, for the watchdog."""
 
-    __slots__ = ("started", "task", "timed_out")
+    __slots__ = ("cancels", "given_up", "started", "task", "works")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
-        self.started = 0.0  # loop time; 0 between events
-        self.timed_out = False
+        self.works: Sequence[Work] = ()
+        self.started = 0.0  # of the clock; 0 while no handler runs
+        self.cancels = 0  # by the watchdog, of the running call
+        self.given_up = False  # the runner counts no more, and what its handler returns is dropped
+
+    def begin(self) -> None:
+        """The handler runs from now on. Called in a thread when it is not async."""
+        self.started = time.monotonic()
+
+
+class _GivenUp(BaseException):
+    """Ends a runner whose handler ended long after everyone stopped waiting for it."""
 
 
 class Handling:
@@ -59,7 +74,7 @@ class Handling:
         self._slots: set[_Slot] = set()
         self._resting = 0  # runners that only gave the event loop a turn
         self._later: set[asyncio.TimerHandle] = set()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._watchdog: asyncio.Task[None] | None = None
 
     @property
@@ -97,6 +112,8 @@ class Handling:
                     await asyncio.sleep(0)
                     self._resting -= 1
                     self._loop.call_soon(self._more_runners)
+        except _GivenUp:
+            pass
         finally:
             self._slots.discard(slot)
 
@@ -107,12 +124,14 @@ class Handling:
         )
         arguments = (event,) if context is None else (event, context)
         try:
-            value = await self._call(slot, work.handler, arguments)
+            value = await self._call(slot, [work], arguments)
             done: Handled | Failed = Handled(work, self._effects.build(event, value, context))
         except StoreUnavailable:
             self._try_later([work])
             return
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+        except (asyncio.CancelledError, GeneratorExit, _GivenUp):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an outcome, sys.exit() too
             done = _failed(work, error)
         self._done(done)
 
@@ -121,7 +140,7 @@ class Handling:
         events = [work.event for work in works]
         handler = works[0].handler
         try:
-            values = await self._call(slot, handler, (events, context) if handler.takes_context else (events,))
+            values = await self._call(slot, works, (events, context) if handler.takes_context else (events,))
             if values is None:
                 values = [None] * len(works)
             if not isinstance(values, (list, tuple)) or len(values) != len(works):
@@ -136,7 +155,9 @@ class Handling:
         except StoreUnavailable:
             self._try_later(works)
             return
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+        except (asyncio.CancelledError, GeneratorExit, _GivenUp):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an outcome, sys.exit() too
             if len(works) == 1:
                 self._done(_failed(works[0], error))
                 return
@@ -147,50 +168,67 @@ class Handling:
         for work, value in zip(works, values, strict=True):
             try:
                 done: Handled | Failed = Handled(work, self._effects.build(work.event, value, None))
-            except InvalidPayload as error:
+            except Exception as error:  # noqa: BLE001 - this event's value is at fault, the others are not
                 done = _failed(work, error)
             self._done(done)
 
-    async def _call(self, slot: _Slot, handler: Handler, arguments: tuple[Any, ...]) -> Any:
+    async def _call(self, slot: _Slot, works: Sequence[Work], arguments: tuple[Any, ...]) -> Any:
         """The handler's value. Raises: what it raises; HandlerTimeout when the watchdog cut it off."""
-        slot.started = self._loop.time()
+        handler = works[0].handler
+        slot.works = works
         try:
             if handler.is_async:
+                slot.begin()
                 value = await handler.function(*arguments)
             else:
                 if self._threads is None:
-                    self._threads = ThreadPoolExecutor(min(self._concurrency, THREADS), f"handler-{self._subscription}")
-                value = await self._loop.run_in_executor(self._threads, handler.function, *arguments)
+                    self._threads = Threads(min(self._concurrency, THREADS), f"handler-{self._subscription}")
+                value = await self._threads.call(handler.function, arguments, slot.begin)
         except asyncio.CancelledError:
             assert slot.task is not None
-            if not slot.timed_out:
+            if not slot.cancels:
                 if slot.task.cancelling():
                     raise  # this worker is being closed
                 raise RuntimeError("something the handler awaited was cancelled") from None
             value = None
         finally:
             slot.started = 0.0
-        if slot.timed_out:
-            slot.timed_out = False
+            if slot.given_up:
+                raise _GivenUp
+        if slot.cancels:
             assert slot.task is not None
-            slot.task.uncancel()
-            raise HandlerTimeout(
-                f"the handler took longer than {self._timeout:g} s (`timeout:` of {self._subscription})"
-            )
+            for _ in range(slot.cancels):
+                slot.task.uncancel()
+            slot.cancels = 0
+            raise self._timed_out()
         return value
+
+    def _timed_out(self) -> HandlerTimeout:
+        return HandlerTimeout(f"the handler took longer than {self._timeout:g} s (`timeout:` of {self._subscription})")
 
     async def _watch(self) -> None:
         """Cut off handlers over their time. Looks four times per timeout: one is cut off at most a quarter late."""
         try:
             while self._slots:
                 await asyncio.sleep(min(self._timeout / 4, 1.0))
-                late = self._loop.time() - self._timeout
-                for slot in self._slots:
-                    if slot.started and slot.started < late and not slot.timed_out and slot.task is not None:
-                        slot.timed_out = True
+                late = time.monotonic() - self._timeout
+                for slot in [slot for slot in self._slots if 0 < slot.started < late]:
+                    if slot.cancels == CANCELS:
+                        self._give_up(slot)
+                    elif slot.task is not None:
+                        slot.cancels += 1
                         slot.task.cancel()
         finally:
             self._watchdog = None
+
+    def _give_up(self, slot: _Slot) -> None:
+        """The handler ignores being cancelled: its events fail without it, and another runner takes its place."""
+        slot.given_up = True
+        self._slots.discard(slot)
+        for work in slot.works:
+            log.error("a handler can't be stopped", handler=work.handler.name, event_id=work.event.id)
+            self._done(_failed(work, self._timed_out()))
+        self._more_runners()
 
     def _same(self, first: Work) -> list[Work]:
         """`first` and the pending works right behind it that go to the same batch handler."""
@@ -220,10 +258,11 @@ class Handling:
             tasks.append(self._watchdog)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_PATIENCE)
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
 
 
-def _failed(work: Work, error: Exception) -> Failed:
+def _failed(work: Work, error: BaseException) -> Failed:
     return Failed(work.delivery, failure_of(error), work.attempt, work.event.id, work.event.type)
