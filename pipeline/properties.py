@@ -74,8 +74,17 @@ class Properties:
 def encode_properties(properties: Properties) -> bytes:
     """The bytes of a content header behind its body size: flags, then the properties that are set.
 
-    Raises: ValueError when a text is over 255 bytes or a header's value has no AMQP form.
+    Whatever `decode_properties` gave can be encoded again.
+
+    Raises: ValueError when a text is over 255 bytes, or a number or a header's value has no AMQP form.
     """
+    try:
+        return _encode_properties(properties)
+    except struct.error as error:
+        raise ValueError(f"a number is out of AMQP's range: {error}") from error
+
+
+def _encode_properties(properties: Properties) -> bytes:
     flags = DELIVERY_MODE
     parts: list[bytes] = []
     if properties.content_type:
@@ -119,7 +128,7 @@ def decode_properties(data: bytes) -> Properties:
     """
     try:
         return _decode_properties(data)
-    except (IndexError, struct.error, ValueError, OverflowError) as error:
+    except (IndexError, struct.error, ValueError, OverflowError, OSError) as error:  # OSError: a time beyond the clock
         raise ProtocolViolation(f"message properties can't be read: {error}") from error
 
 
@@ -174,8 +183,13 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
     stop = at + 1 + data[at]
     if stop > len(data):
         raise IndexError("text runs over the end")
-    # Other programs may have put any bytes there; a reader must see them rather than fail.
-    return data[at + 1 : stop].decode("utf-8", "replace"), stop
+    raw = data[at + 1 : stop]
+    try:
+        return raw.decode(), stop
+    except UnicodeDecodeError:
+        # Other programs may put any bytes there. Different ones stay different, for an id may be among them, and what
+        # was read must fit into 255 bytes again when it is copied.
+        return raw.decode("latin-1").encode()[:255].decode("utf-8", "ignore"), stop
 
 
 def short_string(text: str) -> bytes:
@@ -230,7 +244,7 @@ def _encode_value(value: Any) -> bytes:
 
 
 def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
-    """The field table at `data[at:]` and the position behind it."""
+    """The field table at `data[at:]` and the position behind it. A text that is not UTF-8 comes out as bytes."""
     (size,) = _u32.unpack_from(data, at)
     at += 4
     stop = at + size
@@ -246,7 +260,7 @@ def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], 
             end = at + 5 + length
             if end > stop:
                 raise IndexError("text runs over the end")
-            table[name] = data[at + 5 : end].decode("utf-8", "replace")
+            table[name] = _long_text(data[at + 5 : end])
             at = end
         else:
             table[name], at = _decode_value(data, at, depth)
@@ -266,7 +280,7 @@ def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         case "V":
             return None, at
         case "T":
-            return datetime.fromtimestamp(_u64.unpack_from(data, at)[0], UTC), at + 8
+            return _time(_u64.unpack_from(data, at)[0]), at + 8
         case "D":
             scale, unscaled = data[at], Struct(">i").unpack_from(data, at + 1)[0]
             return Decimal(unscaled).scaleb(-scale), at + 5
@@ -279,7 +293,7 @@ def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
             if stop > len(data):
                 raise IndexError("value runs over the end")
             if letter == "S":
-                return data[at:stop].decode("utf-8", "replace"), stop
+                return _long_text(data[at:stop]), stop
             if letter == "x":
                 return bytes(data[at:stop]), stop
             return _decode_array(data, at, stop, depth), stop
@@ -294,4 +308,21 @@ def _decode_array(data: bytes, at: int, stop: int, depth: int) -> list[Any]:
     while at < stop:
         item, at = _decode_value(data, at, depth + 1)
         items.append(item)
+    if at != stop:
+        raise IndexError("array item runs over the array's end")
     return items
+
+
+def _long_text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _time(seconds: int) -> datetime | int:
+    """The moment; its number where Python has no such year, as when somebody wrote milliseconds."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return seconds

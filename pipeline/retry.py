@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from pipeline.message import ERROR, ERROR_MESSAGE, FIRST_FAILURE, HISTORY, LAST_
 from pipeline.topology.model import RetryPolicy
 
 MESSAGE_KEPT = 2000  # characters of an error's message
+KIND_KEPT = 200  # characters of an exception's qualified name
 TRACEBACK_KEPT = 8000  # characters of a traceback, its end: where it happened
 HISTORY_KEPT = 20  # failures remembered, the newest
 
@@ -96,8 +97,18 @@ def failure_of(error: BaseException) -> Failure:
     reason = next((word for kind, word in _REASONS if isinstance(error, kind)), "")
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    trace = "" if reason else "".join(traceback.format_exception(error))[-TRACEBACK_KEPT:]
-    return Failure(name, str(error)[:MESSAGE_KEPT], trace, reason, error.after if isinstance(error, Retry) else None)
+    message = _told(lambda: str(error))[:MESSAGE_KEPT]
+    trace = "" if reason else _told(lambda: "".join(traceback.format_exception(error)))[-TRACEBACK_KEPT:]
+    after = error.after if isinstance(error, Retry) else None
+    return Failure(_told(lambda: name)[:KIND_KEPT], message, trace, reason, after)
+
+
+def _told(tell: Callable[[], str]) -> str:
+    """What an exception says of itself, as text that a header can carry. Never fails, though a user's exception may."""
+    try:
+        return tell().encode("utf-8", "replace").decode()  # half surrogate pairs stand for undecodable file names
+    except Exception as error:  # noqa: BLE001 - see above
+        return f"(can't be told: {type(error).__name__})"
 
 
 def decide(policy: RetryPolicy, attempt: int, failure: Failure) -> RetryLater | GiveUp:

@@ -73,7 +73,7 @@ class EnvelopeWriter:
                     PERSISTENT,
                     bytes((len(message_id),)),
                     message_id,
-                    _u64.pack(int(event.time.timestamp())),
+                    _u64.pack(max(0, int(event.time.timestamp()))),  # before 1970 only the header says it
                     self._type,
                 )
             )
@@ -125,7 +125,10 @@ def event_time(properties: Properties) -> datetime:
     """When it happened, aware, UTC; the epoch when nobody says. Raises: UndecodableBody for an unreadable time."""
     text = attribute(properties, "time")
     if text is None:
-        return datetime.fromtimestamp(properties.timestamp, UTC)
+        try:
+            return datetime.fromtimestamp(properties.timestamp, UTC)
+        except (ValueError, OverflowError, OSError):
+            raise UndecodableBody(f"timestamp {properties.timestamp} is no time") from None
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
