@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from pipeline.amqp.frames import content_frames, publish_method, split_route
+from pipeline.amqp.frames import content_frames, properties_limit, publish_method, split_route
 from pipeline.amqp.lane import Lane
 from pipeline.errors import BrokerError, Nacked, PublishError, PublishInterrupted, Unroutable
 from pipeline.message import Message
@@ -95,7 +95,11 @@ class ConfirmChannel:
             self._loop.call_soon(self._flush)
         pieces, waiting, tag = self._pieces, self._waiting, self._next_tag
         number, frame_max, routes = self._number, self.lane.frame_max, self._routes
+        limit = properties_limit(frame_max)
         for index, message in enumerate(messages):
+            if len(message.properties) > limit:
+                receipt.settle(index, _too_large(message, limit))
+                continue
             route = (message.exchange, message.routing_key)
             method = routes.get(route)
             if method is None:
@@ -194,5 +198,13 @@ def _nacked(message: Message) -> Nacked:
     return Nacked(
         f"event {message.message_id}: the broker refused it for exchange {message.exchange!r}, routing key "
         f"{message.routing_key!r}: a queue is full or not available",
+        message.message_id,
+    )
+
+
+def _too_large(message: Message, limit: int) -> PublishError:
+    return PublishError(
+        f"event {message.message_id}: its attributes take {len(message.properties)} bytes; this broker takes at most "
+        f"{limit} (frame_max)",
         message.message_id,
     )

@@ -18,6 +18,9 @@ from pipeline.properties import short_string
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END = 0xCE
 OVERHEAD = 8  # bytes of a frame that are not payload
+HEADER_OVERHEAD = OVERHEAD + 12  # bytes of a content header's frame that are not properties
+USUAL_FRAME_MAX = 131_072  # bytes; RabbitMQ's own default
+MOST_BYTES = 2**32 - 1  # what a frame's size field can say; `frame_max` 0 means no other limit
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 _frame_start = Struct(">BHI")
@@ -253,6 +256,11 @@ def content_frames(channel: int, properties: bytes, body: bytes, frame_max: int)
         part = body[at : at + step]
         pieces += (_frame_start.pack(BODY, channel, len(part)), part, b"\xce")
     return pieces
+
+
+def properties_limit(frame_max: int) -> int:
+    """Bytes of properties that a message may carry: AMQP gives them one frame and no more."""
+    return (frame_max or MOST_BYTES) - HEADER_OVERHEAD
 
 
 def ack_frame(channel: int, tag: int, multiple: bool = False) -> bytes:

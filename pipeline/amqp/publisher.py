@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.amqp.confirms import ConfirmChannel, Receipt
+from pipeline.amqp.frames import USUAL_FRAME_MAX, properties_limit
 from pipeline.amqp.lane import Lane
 from pipeline.amqp.session import Session
 from pipeline.codec import Codec
@@ -67,6 +68,11 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def properties_limit(self) -> int:
+        """Bytes of encoded properties a message may have: AMQP has one frame for them."""
+        return properties_limit(self._channel.lane.frame_max if self._channel is not None else USUAL_FRAME_MAX)
 
     async def close(self) -> None:
         """End the connection. Never fails."""

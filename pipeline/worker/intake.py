@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pipeline.codec import Codec, Payload
 from pipeline.codec.envelope import event_type
-from pipeline.errors import EventError, ProtocolViolation, UndecodableBody
+from pipeline.errors import ProtocolViolation, UndecodableBody
 from pipeline.message import ATTEMPT, NOT_BEFORE, Delivery
 from pipeline.retry import NoHandler, failure_of
 from pipeline.topology.model import Subscription
@@ -71,7 +71,7 @@ class Intake:
                     self._codec.payload(name)  # unknown to the topology is another fault than not handled here
                     raise NoHandler(f"the worker of {self._subscription!r} has no handler for {name!r}")
                 event = self._codec.decode(delivery, self._payloads[name])
-            except (EventError, ProtocolViolation) as error:
+            except Exception as error:  # noqa: BLE001 - a model's own validators may raise anything
                 found.failed.append(Failed(delivery, failure_of(error), attempt, delivery.properties.message_id, name))
                 continue
             found.works.append(Work(delivery, event, handler, attempt))

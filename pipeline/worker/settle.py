@@ -7,8 +7,8 @@ headers are stripped: with them in place it could take the retry for a cycle and
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pipeline.amqp.publisher import Publisher
@@ -16,7 +16,9 @@ from pipeline.errors import ProtocolViolation
 from pipeline.event import utc_now
 from pipeline.message import (
     ATTEMPT,
+    ERROR_MESSAGE,
     EXCHANGE,
+    HISTORY,
     NOT_BEFORE,
     PREFIX,
     REASON,
@@ -32,6 +34,14 @@ from pipeline.topology.model import Subscription
 from pipeline.worker.work import Failed
 
 BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+# What is left out of a copy, more at each step, until its properties fit into the one frame AMQP has for them.
+LEFT_OUT: tuple[Callable[[str], bool], ...] = (
+    lambda name: False,
+    lambda name: name == TRACEBACK,
+    lambda name: name in (TRACEBACK, HISTORY),
+    lambda name: name in (TRACEBACK, HISTORY) or not name.startswith((PREFIX, "cloudEvents")),
+    lambda name: name in (TRACEBACK, HISTORY, ERROR_MESSAGE) or not name.startswith(PREFIX),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +53,11 @@ class Settlement:
     copy: Message | None
 
 
-def settle_failure(subscription: Subscription, failed: Failed) -> Settlement:
-    """Decide, and write the copy that must be confirmed before the original is acked."""
+def settle_failure(subscription: Subscription, failed: Failed, limit: int) -> Settlement:
+    """Decide, and write the copy that must be confirmed before the original is acked.
+
+    `limit` is in bytes of encoded properties (`Publisher.properties_limit`).
+    """
     decision = decide(subscription.retry, failed.attempt, failed.failure)
     delivery = failed.delivery
     properties = _readable(delivery)
@@ -69,14 +82,14 @@ def settle_failure(subscription: Subscription, failed: Failed) -> Settlement:
             if failed.failure.traceback:
                 headers[TRACEBACK] = failed.failure.traceback
             target = subscription.dead_letter_queue
-    return Settlement(failed, decision, _copy(delivery, properties, headers, target))
+    return Settlement(failed, decision, _copy(delivery, properties, headers, target, limit))
 
 
-def another_round(subscription: Subscription, delivery: Delivery, remaining: float) -> Message:
+def another_round(subscription: Subscription, delivery: Delivery, remaining: float, limit: int) -> Message:
     """The copy of a message that came before its time: onto the ladder again, no attempt used up."""
     properties = delivery.properties
     target = subscription.retry_queue(rung(subscription.retry, remaining))
-    return _copy(delivery, properties, clean_headers(properties.headers), target)
+    return _copy(delivery, properties, clean_headers(properties.headers), target, limit)
 
 
 async def publish_copies(publisher: Publisher, copies: Sequence[Message]) -> set[int]:
@@ -102,7 +115,25 @@ def _readable(delivery: Delivery) -> Properties:
         return Properties()
 
 
-def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], queue: str) -> Message:
+def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], queue: str, limit: int) -> Message:
     # An expiration would make the broker drop the copy in the middle of its wait.
-    encoded = encode_properties(replace(properties, headers=headers, expiration=""))
+    properties = replace(properties, headers=headers, expiration="")
+    for left_out in LEFT_OUT:
+        kept = {name: value for name, value in headers.items() if not left_out(name)}
+        try:
+            encoded = encode_properties(replace(properties, headers=kept))
+        except ValueError:  # bytes that were no UTF-8 have become longer by being read
+            properties = _shortened(properties)
+            continue
+        if len(encoded) <= limit:
+            break
     return Message("", queue, delivery.body, encoded, properties.message_id)
+
+
+def _shortened(properties: Properties) -> Properties:
+    """The properties with every text within the 255 bytes AMQP has for it."""
+    texts = {each.name: getattr(properties, each.name) for each in fields(properties)}
+    short: dict[str, Any] = {
+        name: text.encode()[:255].decode("utf-8", "ignore") for name, text in texts.items() if isinstance(text, str)
+    }
+    return replace(properties, **short)

@@ -35,6 +35,10 @@ from pipeline.worker.work import Failed, Handled, Work
 log = get_logger("worker")
 
 COMMIT_BATCH = 1000  # events a transaction, at most
+# At middle loads batches are small and each costs as much as many events. While they come in numbers, a short wait lets
+# the next one fill; an event that comes alone never waits. Measured: docs/decisions/0007-batching.md.
+BUSY = 8  # events in the last batch that count as numbers
+FILL = 0.01  # seconds
 COPY_RETRY = 1.0  # seconds before a copy that was not confirmed is tried again
 
 
@@ -177,13 +181,17 @@ class SubscriptionWorker:
     # --- commit -------------------------------------------------------------------------------------------------
 
     async def _commit_loop(self) -> None:
+        last = 0  # events in the batch before
         while True:
             await self._wake_commit.wait()
+            if BUSY <= last and len(self._handled) < COMMIT_BATCH // 2:
+                await asyncio.sleep(FILL)
             batch, self._handled = self._handled[:COMMIT_BATCH], self._handled[COMMIT_BATCH:]
             if not self._handled:
                 self._wake_commit.clear()
             if not batch:
                 continue
+            last = len(batch)
             ended = await commit(self._store, self.subscription.name, batch)
             self.tally.processed += ended.processed
             self.tally.duplicates += ended.duplicates
@@ -208,9 +216,10 @@ class SubscriptionWorker:
             self._wake_settle.clear()
             failed, self._failed = self._failed, []
             early, self._early = self._early, []
-            settlements = [settle_failure(self.subscription, each) for each in failed]
+            limit = self._publisher.properties_limit
+            settlements = [settle_failure(self.subscription, each, limit) for each in failed]
             entries = [(each.failed.delivery, each.copy) for each in settlements]
-            entries += [(delivery, another_round(self.subscription, delivery, wait)) for delivery, wait in early]
+            entries += [(delivery, another_round(self.subscription, delivery, wait, limit)) for delivery, wait in early]
             copies = [(index, copy) for index, (_, copy) in enumerate(entries) if copy is not None]
             confirmed = await publish_copies(self._publisher, [copy for _, copy in copies])
             unconfirmed = {copies[at][0] for at in range(len(copies)) if at not in confirmed}
