@@ -46,7 +46,9 @@ async def declare(channel: aiormq.abc.AbstractChannel, target: Exchange | Queue 
     except TimeoutError as error:
         message = f"no answer within {DECLARE_TIMEOUT:.0f} s to declaring {object_name(target)}"
         raise BrokerUnavailable(f"{message}; is a majority of the cluster's nodes up?") from error
-    except aiormq.exceptions.ConnectionCommandInvalid as error:
+    except (aiormq.exceptions.ConnectionCommandInvalid, aiormq.ChannelPreconditionFailed) as error:
+        if "unknown exchange type" not in str(error):  # 3.x closes the connection over it, 4.x the channel
+            raise
         raise ConfigurationError(
             f"the broker refused {object_name(target)}: {error}; is the plugin that brings its type enabled?"
         ) from error

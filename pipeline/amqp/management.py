@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import unescape
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -25,6 +26,7 @@ from pipeline.errors import (
 from pipeline.settings import Settings
 from pipeline.topology.model import Binding, Exchange, Policy, Queue
 
+_BAD_LOGIN = {"Login failed", "Not_Authorized"}  # the words of 3.x and of 4.x
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -153,7 +155,10 @@ class Management:
         ]
 
     async def put_policy(self, policy: Policy) -> None:
-        """Create the policy, or replace the one of the same name."""
+        """Create the policy, or replace the one of the same name.
+
+        Raises: ConfigurationError when RabbitMQ knows no such setting or the value is not possible.
+        """
         body = {
             "pattern": policy.pattern,
             "definition": dict(policy.definition),
@@ -191,15 +196,16 @@ class Management:
             raise self._no_api(f"can't be reached: {str(error) or type(error).__name__}") from error
         if response.is_success:
             return response
+        if response.status_code == 400:
+            raise ConfigurationError(f"RabbitMQ refused {unquote(path)}: {_reason(response)}")
         raise self._refusal(response, method, path)
 
     def _refusal(self, response: httpx2.Response, method: str, path: str) -> BrokerError:
-        try:
-            reason = str(response.json().get("reason", ""))
-        except (ValueError, AttributeError):
+        reason = _reason(response)
+        if reason is None:
             return self._no_api(f"answered {method} /api/{path} with status {response.status_code}")
         what = f"the management API at {self.address} refused {method} /api/{path}: {reason}"
-        if response.status_code == 401 and reason == "Login failed":
+        if response.status_code == 401 and reason in _BAD_LOGIN:
             return AuthenticationFailed(
                 f"the management API at {self.address} refused user {self._user!r} or its password; "
                 "check PIPELINE_AMQP_URL, or set PIPELINE_MANAGEMENT_URL"
@@ -215,8 +221,6 @@ class Management:
             )
         if response.status_code == 404:
             return ObjectMissing(f"{self.address} has no {unquote(path)}")
-        if response.status_code == 400:
-            return AccessRefused(what)
         return BrokerUnavailable(f"{what} (status {response.status_code})")
 
     def _no_api(self, what: str) -> BrokerUnavailable:
@@ -224,6 +228,15 @@ class Management:
             f"the management API at {self.address} {what}; "
             "is the plugin rabbitmq_management on, and is PIPELINE_MANAGEMENT_URL right?"
         )
+
+
+def _reason(response: httpx2.Response) -> str | None:
+    """Why RabbitMQ refused; None when it was not RabbitMQ that answered."""
+    try:
+        # Erlang terms in it are written for a browser, over several lines.
+        return " ".join(unescape(str(response.json().get("reason", ""))).split())
+    except (ValueError, AttributeError):
+        return None
 
 
 def _queue_state(item: dict[str, Any]) -> QueueState:

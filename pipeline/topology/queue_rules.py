@@ -66,6 +66,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     ),
 }
 _KNOWN = frozenset().union(*ALLOWED.values())
+# What a policy may set: the arguments without their x-, and an exchange's alternate. Plugins bring more.
+POLICY_SETTINGS = frozenset(name.removeprefix("x-") for name in _KNOWN) | {"alternate-exchange"}
 _RAW_KINDS: Mapping[str, Kind] = {
     "x-message-ttl": Whole(0, MAX_TTL_MS),
     "x-expires": Whole(1, MAX_TTL_MS),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any
 
 from pipeline.topology.findings import Findings, Path, did_you_mean
 from pipeline.topology.model import Binding, EventType, Exchange, Policy, Queue
-from pipeline.topology.queue_rules import FRIENDLY, queue_arguments
+from pipeline.topology.queue_rules import FRIENDLY, POLICY_SETTINGS, queue_arguments
 from pipeline.topology.routing import BUILTIN_EXCHANGES
 
 Data = Mapping[str, Any]
@@ -140,6 +141,7 @@ def resolve_policies(data: Data, owned: Mapping[str, str], findings: Findings) -
             name, entry["pattern"], entry["definition"], entry.get("apply_to", "queues"), entry.get("priority", 0)
         )
         policies[name] = policy
+        check_definition(policy.definition, (*path, "definition"), findings)
         try:
             expression = re.compile(policy.pattern)
         except re.error as error:
@@ -153,6 +155,14 @@ def resolve_policies(data: Data, owned: Mapping[str, str], findings: Findings) -
             hint = f"narrow the pattern, or put the definition under subscriptions.{owned[caught]}.policy"
             findings.error((*path, "pattern"), message, hint)
     return policies
+
+
+def check_definition(definition: Data, path: Path, findings: Findings) -> None:
+    """Warn of a policy's settings that look misspelt; plugins bring some of their own."""
+    for key in definition:
+        near = [] if key in POLICY_SETTINGS else get_close_matches(key, POLICY_SETTINGS, n=1, cutoff=0.8)
+        if near:
+            findings.warn((*path, key), "no such setting is known", f"did you mean {near[0]}?")
 
 
 def check_name(name: str, path: Path, findings: Findings) -> None:

@@ -9,7 +9,7 @@ from pipeline.topology.findings import Findings, Path, did_you_mean
 from pipeline.topology.keys import DEFAULT_CONCURRENCY, DEFAULT_PREFETCH, DEFAULT_TIMEOUT_MS
 from pipeline.topology.ladder import resolve_retry
 from pipeline.topology.model import EventType, Exchange, Queue, RetryPolicy, Subscription
-from pipeline.topology.resolve import check_name, default_exchange
+from pipeline.topology.resolve import check_definition, check_name, default_exchange
 from pipeline.topology.routing import is_pattern, topic_matches
 
 MAX_NAME_BYTES = 255
@@ -122,6 +122,7 @@ def _policy(definition: Mapping[str, Any], path: Path, findings: Findings) -> Ma
     for key in definition:
         if hint := _FORBIDDEN_POLICY.get(key):
             findings.error((*path, key), "can't be set here", hint, key=True)
+    check_definition(definition, path, findings)
     return definition
 
 

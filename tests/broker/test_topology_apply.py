@@ -19,6 +19,7 @@ from pipeline.amqp.declare import declare, own_channel, unbind
 from pipeline.amqp.live import live_objects
 from pipeline.amqp.management import Management
 from pipeline.errors import (
+    AccessRefused,
     AuthenticationFailed,
     BrokerError,
     BrokerUnavailable,
@@ -31,7 +32,7 @@ from pipeline.topology.expand import expand
 from pipeline.topology.load import load_topology
 from pipeline.topology.model import Binding, BrokerObjects, Policy, Queue
 from pipeline.topology.plan import plan
-from tests.support.broker import TestVhost
+from tests.support.broker import TestVhost, manage
 from tests.support.topologies import applied, planned, settings_of, short, topology_of, until
 
 PROJECT = Path(__file__).parents[2]
@@ -219,6 +220,28 @@ async def test_an_exchange_type_the_broker_lacks_is_a_clear_error(settings: Sett
 
     with pytest.raises(ConfigurationError, match=r"refused late.*is the plugin that brings its type enabled\?"):
         await applied(settings, topology)
+
+
+async def test_a_policy_the_broker_does_not_know_is_a_clear_error(settings: Settings) -> None:
+    topology = topology_of("policies: {mine: {pattern: a, definition: {no-such-setting: 1}}}\n")
+
+    with pytest.raises(
+        ConfigurationError, match=r"RabbitMQ refused policies/.*/mine: .*no-such-setting.*not recognised"
+    ):
+        await applied(settings, topology)
+
+
+async def test_a_user_without_the_tag_is_told_which(settings: Settings, vhost: TestVhost) -> None:
+    # given a user who may use the virtual host, but not the management API
+    user, secret = f"u-{vhost.name}", "p"
+    manage(vhost.management_url, "PUT", f"/api/users/{user}", {"password": secret, "tags": ""})
+    try:
+        parts = urlsplit(settings.management_url)
+        theirs = urlunsplit(parts._replace(netloc=f"{user}:{secret}@{parts.hostname}:{parts.port}"))
+        with pytest.raises(AccessRefused, match=r"Not management user; .* needs the tag policymaker"):
+            await live_objects(replace(settings, management_url=theirs))
+    finally:
+        manage(vhost.management_url, "DELETE", f"/api/users/{user}")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,10 @@ WARNED = {
         "version: 1\nqueues: {q: {type: classic, durable: false}}\n",
         "t:2:29: warning: queues.q.durable: RabbitMQ 4.3 and later refuse queues that do not survive a restart",
     ),
+    "a misspelt policy": (
+        "version: 1\npolicies: {p: {pattern: a, definition: {max-lenght: 5, federation-upstream-set: all}}}\n",
+        "t:2:41: warning: policies.p.definition.max-lenght: no such setting is known (did you mean max-length?)",
+    ),
     "a misspelt argument": (
         "version: 1\nqueues: {q: {arguments: {x-mesage-ttl: 5}}}\n",
         (
