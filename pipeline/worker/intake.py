@@ -19,6 +19,7 @@ from pipeline.worker.registry import Handler
 from pipeline.worker.work import Failed, Work
 
 EARLY_BY = 50  # milliseconds: broker's and worker's clocks may differ this much before a message counts as early
+LONGEST_WAIT = 367 * 86_400_000  # milliseconds: no `Retry(after=...)` asks for more; what does was not written by us
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class Intake:
             if not isinstance(attempt, int) or attempt < 1:
                 attempt = 1
             not_before = headers.get(NOT_BEFORE)
-            if self._ladder and isinstance(not_before, int) and not_before - now > EARLY_BY:
+            if self._ladder and isinstance(not_before, int) and EARLY_BY < not_before - now < LONGEST_WAIT:
                 found.early.append((delivery, (not_before - now) / 1000))
                 continue
             name = event_type(delivery)

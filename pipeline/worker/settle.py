@@ -7,7 +7,7 @@ headers are stripped: with them in place it could take the retry for a cycle and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ from pipeline.errors import ProtocolViolation
 from pipeline.event import utc_now
 from pipeline.message import (
     ATTEMPT,
-    ERROR_MESSAGE,
+    ERROR,
     EXCHANGE,
+    FIRST_FAILURE,
     HISTORY,
+    LAST_FAILURE,
     NOT_BEFORE,
     PREFIX,
     REASON,
@@ -34,14 +36,8 @@ from pipeline.topology.model import Subscription
 from pipeline.worker.work import Failed
 
 BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-# What is left out of a copy, more at each step, until its properties fit into the one frame AMQP has for them.
-LEFT_OUT: tuple[Callable[[str], bool], ...] = (
-    lambda name: False,
-    lambda name: name == TRACEBACK,
-    lambda name: name in (TRACEBACK, HISTORY),
-    lambda name: name in (TRACEBACK, HISTORY) or not name.startswith((PREFIX, "cloudEvents")),
-    lambda name: name in (TRACEBACK, HISTORY, ERROR_MESSAGE) or not name.startswith(PREFIX),
-)
+# What a copy says when there is no room for more: its properties must fit into the one frame AMQP has for them.
+ESSENTIAL = (ATTEMPT, NOT_BEFORE, REASON, ERROR, FIRST_FAILURE, LAST_FAILURE, SUBSCRIPTION, EXCHANGE, ROUTING_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +113,9 @@ def _readable(delivery: Delivery) -> Properties:
 
 def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], queue: str, limit: int) -> Message:
     # An expiration would make the broker drop the copy in the middle of its wait.
-    properties = replace(properties, headers=headers, expiration="")
-    for left_out in LEFT_OUT:
-        kept = {name: value for name, value in headers.items() if not left_out(name)}
+    properties = replace(properties, expiration="")
+    encoded = b""
+    for kept in _ever_fewer(headers):
         try:
             encoded = encode_properties(replace(properties, headers=kept))
         except ValueError:  # bytes that were no UTF-8 have become longer by being read
@@ -128,6 +124,16 @@ def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], q
         if len(encoded) <= limit:
             break
     return Message("", queue, delivery.body, encoded, properties.message_id)
+
+
+def _ever_fewer(headers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The headers, then without what can best be missed, down to a few short ones that are surely writable."""
+    yield dict(headers)
+    without = {name: value for name, value in headers.items() if name not in (TRACEBACK, HISTORY)}
+    yield without
+    yield {name: value for name, value in without.items() if name.startswith((PREFIX, "cloudEvents"))}
+    short = {name: headers[name] for name in ESSENTIAL if name in headers}
+    yield {name: value if isinstance(value, int) else str(value)[:255] for name, value in short.items()}
 
 
 def _shortened(properties: Properties) -> Properties:
