@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.errors import ProtocolViolation
 from pipeline.properties import Properties, decode_properties
 
 # Set on retry copies and dead letters.
@@ -85,10 +86,13 @@ class Delivery:
 
     @property
     def delivery_count(self) -> int:
-        """How often a quorum queue handed this message out before (0 on the first arrival)."""
+        """How often a quorum queue handed this message out before (0 at first, or when it can't be read)."""
         if not self.redelivered:
             return 0
-        count = self.properties.headers.get(DELIVERY_COUNT, 0)
+        try:
+            count = self.properties.headers.get(DELIVERY_COUNT, 0)
+        except ProtocolViolation:
+            return 0
         return count if isinstance(count, int) else 0
 
     def __repr__(self) -> str:

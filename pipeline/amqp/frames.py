@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Protocol
 
 from pipeline.errors import ProtocolViolation
-from pipeline.properties import short_string
+from pipeline.field_table import short_string
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END = 0xCE

@@ -12,6 +12,7 @@ from struct import Struct
 
 from pipeline.errors import InvalidPayload, MissingId, UndecodableBody
 from pipeline.event import AnyEvent
+from pipeline.field_table import short_string, table_field
 from pipeline.message import Delivery
 from pipeline.properties import (
     CONTENT_ENCODING,
@@ -23,8 +24,6 @@ from pipeline.properties import (
     TIMESTAMP,
     TYPE,
     Properties,
-    short_string,
-    table_field,
 )
 
 PREFIX = "cloudEvents_"
