@@ -54,6 +54,7 @@ async def _supervise(kind: type, command: list[str], processes: int, drain_deadl
 def run_process(
     subscriptions: Annotated[list[str] | None, typer.Argument()] = None,
     parent: int = 0,
+    status: int = -1,
     until_empty: UntilEmpty = False,
     topology: Topology = None,
     log_level: LogLevel = "info",
@@ -68,4 +69,6 @@ def run_process(
     start_logging(log_level, json)
     settings = load_settings(topology=topology)
     loaded = load_topology(settings.topology)
-    run_async(run_process(settings, loaded.topology, Assignment(tuple(subscriptions or ()), until_empty, parent)))
+    run_async(
+        run_process(settings, loaded.topology, Assignment(tuple(subscriptions or ()), until_empty, parent, status))
+    )

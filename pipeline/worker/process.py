@@ -24,6 +24,7 @@ from pipeline.settings import Settings
 from pipeline.store.store import Store
 from pipeline.topology.model import Subscription, Topology
 from pipeline.worker.loading import load_worker, pick
+from pipeline.worker.status import BEGAN, ENDED, NOBODY, tell
 from pipeline.worker.subscription import SubscriptionWorker
 
 log = get_logger("process")
@@ -40,6 +41,7 @@ class Assignment:
     subscriptions: tuple[str, ...]
     until_empty: bool = False
     parent: int = 0  # process id of the supervisor, 0 for none
+    status: int = NOBODY  # descriptor of the supervisor's pipe
 
 
 async def run_process(settings: Settings, topology: Topology, assignment: Assignment) -> None:
@@ -68,6 +70,7 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
             workers.append(SubscriptionWorker(each, store, session, publisher, check))
         for worker in workers:
             await worker.start()
+        tell(assignment.status, BEGAN)
         log.info(
             "working", subscriptions=[each.name for each in chosen], pid=os.getpid(), broker=settings.broker_found_in
         )
@@ -90,6 +93,7 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
                 retried=tally.retried,
                 dead_lettered=tally.dead_lettered,
             )
+    tell(assignment.status, ENDED)
 
 
 async def _run(workers: Sequence[SubscriptionWorker], stop: asyncio.Event, drain_deadline: float) -> None:

@@ -2,7 +2,8 @@
 
 Knows nothing of brokers and databases, so that what kills a worker can't kill its supervisor. A process that died is
 started again after a pause that doubles while it keeps dying young. One that could not begin at all (wrong files, no
-broker) ends the others and the supervisor with its exit code; it said why itself.
+broker) ends the others and the supervisor with its exit code; it said why itself. Once it has begun, no exit code ends
+the supervisor: it may come from a handler.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from pipeline.log import get_logger
+from pipeline.worker.status import BEGAN, ENDED, heard
 
 log = get_logger("supervisor")
 
@@ -27,7 +29,7 @@ BROKER_OR_DATABASE = (4, 5)  # exit codes that end it at the very first start on
 
 
 class Supervisor:
-    """Runs `command` in `processes` copies."""
+    """Runs `command` in `processes` copies, each with `--status` and the descriptor of a pipe to tell how it goes."""
 
     def __init__(self, command: Sequence[str], processes: int, drain_deadline: float) -> None:
         self._command = tuple(command)
@@ -50,12 +52,10 @@ class Supervisor:
         first = True
         while not self._stopping.is_set():
             started = loop.time()
-            # In a session of its own: Ctrl-C reaches the supervisor alone, which then ends its processes in order.
-            process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
-            code = await self._wait(process)
-            if code == 0 or self._stopping.is_set():
+            code, said = await self._run_one()
+            if self._stopping.is_set() or (code == 0 and ENDED in said):
                 return
-            if code in CANNOT_BEGIN or (first and code in BROKER_OR_DATABASE):
+            if BEGAN not in said and (code in CANNOT_BEGIN or (first and code in BROKER_OR_DATABASE)):
                 self._exit_code = code
                 self._stopping.set()
                 return
@@ -67,6 +67,18 @@ class Supervisor:
                     await self._stopping.wait()
             pause = min(pause * 2, LONGEST_PAUSE)
             first = False
+
+    async def _run_one(self) -> tuple[int, bytes]:
+        """Run one process to its end: its exit code, and what it said of itself."""
+        ours, its = os.pipe()
+        try:
+            # In a session of its own: Ctrl-C reaches the supervisor alone, which then ends its processes in order.
+            process = await asyncio.create_subprocess_exec(
+                *self._command, "--status", str(its), pass_fds=(its,), start_new_session=True
+            )
+        finally:
+            os.close(its)
+        return await self._wait(process), heard(ours)
 
     async def _wait(self, process: asyncio.subprocess.Process) -> int:
         ended = asyncio.create_task(process.wait())
