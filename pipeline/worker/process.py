@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ log = get_logger("process")
 
 EMPTY_CHECK = 0.25  # seconds between looks at the queues with `until_empty`
 EMPTY_CHECKS = 4  # looks in a row that must find nothing: a message on its way between two queues is in neither
+SWITCH_INTERVAL = 0.0002  # seconds
 PARENT_CHECK = 1.0  # seconds between looks whether the supervisor lives
 
 
@@ -49,6 +51,9 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
 
     Raises: ConfigurationError, HandlerError, TopologyDrift, BrokerError, StoreError when it can't even begin.
     """
+    # Batches are committed on a thread. With Python's 5 ms a thread that wants the interpreter waits that long behind a busy
+    # event loop at every statement; so a commit of 500 events beside one took up to 1.9 s, and 0.15 s with this.
+    sys.setswitchinterval(SWITCH_INTERVAL)
     chosen = pick(topology, assignment.subscriptions)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
