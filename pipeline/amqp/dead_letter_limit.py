@@ -57,5 +57,4 @@ def delivery_limit(queue: Queue, policies: Sequence[Policy], version: str) -> in
     limits = [each for each in candidates if isinstance(each, int)]
     if not limits:
         return DEFAULT_LIMIT if int(version.partition(".")[0]) >= 4 else None
-    limit = min(limits)
-    return limit if limit >= 0 else None  # RabbitMQ 4: -1 is none
+    return min((each for each in limits if each >= 0), default=None)  # RabbitMQ 4: -1 is none

@@ -141,7 +141,7 @@ def _print_whole(out: Console, letter: DeadLetter) -> None:
         "attempts": str(letter.attempts or NOTHING),
         "first failure": _time(letter.first_failure),
         "last failure": _time(letter.last_failure),
-        "redriven": f"{letter.redrives} times" if letter.redrives else "never",
+        "redriven": str(letter.redrives or "never"),
         "published to": f"{letter.exchange or '(default exchange)'} with key {letter.routing_key or '(none)'}",
         "content type": letter.content_type or NOTHING,
     }

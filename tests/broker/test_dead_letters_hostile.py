@@ -80,7 +80,7 @@ async def test_every_message_is_shown_and_stays(given: Bench) -> None:
 
     assert looks[0] == looks[1]
     assert len(looks[0]) == 4 + len(HOSTILE)
-    assert {each.id for each in looks[0]} >= {"", "binary", "deep", "large", "id-\ufffd", *event_ids(range(4))}
+    assert {each.id for each in looks[0]} >= {"", "binary", "deep", "large", "id-ÿ", *event_ids(range(4))}
     assert await given.count("payments.dlq") == 4 + len(HOSTILE)
 
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import aio_pika
 import pytest
@@ -18,8 +17,8 @@ from pipeline.amqp import dead_letter_hold, dead_letter_queue
 from pipeline.amqp.dead_letter_queue import open_dead_letter_queue
 from pipeline.dead_letters import DeadLetter, Selection, look_over, peek
 from pipeline.errors import ConfigurationError, ObjectLocked, ObjectMissing, TopologyDrift
-from pipeline.topology.expand import subscription_policies
-from tests.support.broker import TestVhost, manage
+from pipeline.topology.model import Policy
+from tests.support.broker import TestVhost
 from tests.support.dead_letters import PAYMENTS, SUBSCRIPTIONS, Bench, bench, event_ids, letter, letters
 
 
@@ -145,21 +144,16 @@ async def _keep(_: object) -> None: ...
 
 
 async def test_a_queue_that_would_drop_what_is_looked_at_is_left_alone(given: Bench) -> None:
-    # given somebody's policy that limits deliveries of every queue
+    # given somebody's policy that limits deliveries and goes before ours
     await given.declare()
     await given.put(*letters(range(10)))
-    policies = f"/api/policies/{given.vhost.name}"
-    body = {"pattern": ".*", "definition": {"delivery-limit": 3}, "apply-to": "queues", "priority": 5}
-    manage(given.vhost.management_url, "PUT", f"{policies}/everything", body)
+    given.set_policy(Policy("everything", ".*", {"delivery-limit": 3}, priority=99))
 
     with pytest.raises(TopologyDrift, match=r"payments\.dlq has a delivery limit of 3"):
         await peek(given.settings, PAYMENTS)
 
-    # when the policy that `topology apply` makes is there, any number of looks costs nothing
-    for policy in subscription_policies(PAYMENTS):
-        body = {"pattern": policy.pattern, "definition": dict(policy.definition), "apply-to": policy.apply_to}
-        path = f"{policies}/{quote(policy.name, safe='')}"
-        manage(given.vhost.management_url, "PUT", path, body | {"priority": policy.priority})
+    # when the policy that `topology apply` makes counts, any number of looks costs nothing
+    given.set_policy(Policy("everything", ".*", {"delivery-limit": 3}, priority=0))
     for _ in range(25):
         assert len(await peek(given.settings, PAYMENTS)) == 10
     assert await given.ids("payments.dlq") == event_ids(range(10))

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
@@ -22,10 +23,10 @@ from pipeline.amqp.lane import Lane
 from pipeline.message import Message
 from pipeline.properties import Properties, encode_properties
 from pipeline.settings import Settings, load_settings
-from pipeline.topology.expand import subscription_queues
+from pipeline.topology.expand import subscription_policies, subscription_queues
 from pipeline.topology.load import load_text
-from pipeline.topology.model import Subscription
-from tests.support.broker import TestVhost
+from pipeline.topology.model import Policy, Subscription
+from tests.support.broker import TestVhost, manage
 
 TOPOLOGY = """\
 version: 1
@@ -67,11 +68,24 @@ class Bench:
         self.settings: Settings = load_settings(self.environ)
 
     async def declare(self, subscription: Subscription = PAYMENTS, **work_arguments: Any) -> None:
-        """Declare its queues; `work_arguments` (`_` for `-`) go to the work queue as well."""
+        """Declare its queues and policies; `work_arguments` (`_` for `-`) go to the work queue as well."""
+        for policy in subscription_policies(subscription):
+            self.set_policy(policy)
         for queue in subscription_queues(subscription):
             more = {name.replace("_", "-"): value for name, value in work_arguments.items()}
             arguments = {**queue.arguments, **(more if queue.role == "work" else {})}
             await self.channel.declare_queue(queue.name, durable=True, arguments=arguments)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Create a policy, or replace the one of that name."""
+        path = f"/api/policies/{self.vhost.name}/{quote(policy.name, safe='')}"
+        body = {
+            "pattern": policy.pattern,
+            "definition": dict(policy.definition),
+            "apply-to": policy.apply_to,
+            "priority": policy.priority,
+        }
+        manage(self.vhost.management_url, "PUT", path, body)
 
     async def put(self, *messages: aio_pika.Message, queue: str = "payments.dlq") -> None:
         """Lay messages into a queue, confirmed, in order."""

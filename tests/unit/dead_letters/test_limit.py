@@ -31,4 +31,7 @@ def test_of_argument_and_policy_the_lower_counts() -> None:
 
 
 def test_minus_one_is_no_limit() -> None:
-    assert delivery_limit(QUEUE, [Policy("none", ".*", {"delivery-limit": -1})], "4.0.5") is None
+    unlimited = Policy("none", ".*", {"delivery-limit": -1})
+
+    assert delivery_limit(QUEUE, [unlimited], "4.0.5") is None
+    assert delivery_limit(Queue("payments.dlq", arguments={"x-delivery-limit": 5}), [unlimited], "4.0.5") == 5
