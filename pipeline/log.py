@@ -33,6 +33,7 @@ def configure(level: str = "info", as_json: bool | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _hide_secrets,
             structlog.processors.format_exc_info if as_json else _as_is,
+            _in_order,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -42,6 +43,12 @@ def configure(level: str = "info", as_json: bool | None = None) -> None:
     # The client libraries print tracebacks for a lost connection; we report it ourselves, in a sentence.
     for name in ("aiormq", "aio_pika"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _in_order(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When, how bad and what first: lines are read by people, too."""
+    first = {name: fields.pop(name) for name in ("timestamp", "level", "component", "event") if name in fields}
+    return {**first, **fields}
 
 
 def _as_is(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
