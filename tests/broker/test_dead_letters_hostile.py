@@ -17,7 +17,7 @@ from tests.support.broker import TestVhost
 from tests.support.dead_letters import PAYMENTS, Bench, bench, event_ids, letters
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07\u202e[red]"
-BROKEN_ID = encode_properties(Properties(message_id="id-X")).replace(b"id-X", b"id-\xff")
+BROKEN_ID = encode_properties(Properties(message_id="id-X", priority=0)).replace(b"id-X", b"id-\xff")
 HOSTILE: list[tuple[Properties | bytes, bytes]] = [
     (Properties(), b""),
     (Properties(message_id="binary", type="photo.taken", content_type="image/png"), bytes(range(256))),

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -97,7 +98,11 @@ class Bench:
     async def put_raw(self, *messages: tuple[Properties | bytes, bytes], queue: str = "payments.dlq") -> None:
         """Lay (properties, body) into a queue as they are: aio-pika would invent an id and refuse what is hostile."""
         lane = await Lane.open(self.settings, "test")
-        raw = [(each if isinstance(each, bytes) else encode_properties(each), body) for each, body in messages]
+        # aio-pika writes priority 0; from RabbitMQ 4.3 on, a message without one would overtake those.
+        raw = [
+            (each if isinstance(each, bytes) else encode_properties(replace(each, priority=0)), body)
+            for each, body in messages
+        ]
         receipt = (await ConfirmChannel.open(lane)).publish([Message("", queue, body, each, "") for each, body in raw])
         await receipt.done
         await lane.close()
