@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from pipeline.amqp.frames import content_frames, properties_limit, publish_method, split_route
 from pipeline.amqp.lane import Lane
-from pipeline.errors import BrokerError, Nacked, PublishError, PublishInterrupted, Unroutable
+from pipeline.errors import BrokerError, Nacked, ProtocolViolation, PublishError, PublishInterrupted, Unroutable
 from pipeline.message import Message
 from pipeline.properties import decode_properties
 
@@ -140,12 +140,15 @@ class ConfirmChannel:
             if entry is not None:
                 receipt, index = entry
                 receipt.settle(index, None if ack else _nacked(receipt.messages[index]))
-        if multiple:
+        if multiple or tag == self._lowest:
             self._lowest = max(self._lowest, tag + 1)
 
     def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None:
         names = split_route(route)
-        message_id = decode_properties(properties).message_id
+        try:
+            message_id = decode_properties(properties).message_id
+        except ProtocolViolation:
+            message_id = ""  # a copy of somebody else's message, which can't be read, is published without
         for tag in range(max(self._last_returned + 1, self._lowest), self._next_tag):
             entry = self._waiting.get(tag)
             if entry is None:
@@ -160,9 +163,11 @@ class ConfirmChannel:
                     message_id,
                 )
                 return
+        # Passing it over would make the ack behind it look like success.
+        raise ProtocolViolation(f"a message was returned that was not published here: {message_id!r} to {names}")
 
     def delivered(self, tag: int, redelivered: bool, route: bytes, properties: bytes, body: bytes) -> None:
-        raise AssertionError("a publishing channel has no consumer")
+        raise ProtocolViolation("a delivery came on a channel that consumes nothing")
 
     def flush(self) -> None:
         self._room.set()
@@ -180,6 +185,7 @@ class ConfirmChannel:
         if self.closed is not None:
             return
         self.closed = cause
+        self.lane.lost.remove_done_callback(self._lane_lost)  # a lane may outlive many channels
         waiting, self._waiting = self._waiting, {}
         for receipt, index in waiting.values():
             message = receipt.messages[index]

@@ -10,13 +10,11 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp import commands
 
 from pipeline.amqp.acks import AckLedger
-from pipeline.amqp.connection import CLIENT_ERRORS
 from pipeline.amqp.frames import split_route
 from pipeline.amqp.lane import Lane
-from pipeline.errors import BrokerError, BrokerUnavailable
+from pipeline.errors import BrokerError, BrokerUnavailable, ProtocolViolation
 from pipeline.message import Delivery
 
-ANSWER_DEADLINE = 10.0  # seconds the broker has to answer consume, cancel and questions
 ROUTES_KEPT = 4096  # decoded (exchange, routing key) pairs remembered
 
 
@@ -49,14 +47,10 @@ class ConsumeChannel:
     async def consume(self, queue: str, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
         """Begin to consume on the open channel. Raises: BrokerError."""
         assert self.channel is not None
-        try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                await self.channel.basic_qos(prefetch_count=prefetch)
-                answer = await self.channel.basic_consume(
-                    queue, _never, arguments=dict(arguments) if arguments else None
-                )
-        except CLIENT_ERRORS as error:
-            raise self.lane.explain(error) from error
+        await self.lane.ask(self.channel.basic_qos(prefetch_count=prefetch))
+        answer = await self.lane.ask(
+            self.channel.basic_consume(queue, _never, arguments=dict(arguments) if arguments else None)
+        )
         self.tag = answer.consumer_tag or ""
         self.paused = False
 
@@ -65,19 +59,14 @@ class ConsumeChannel:
         if self.channel is not None and self.ended is None and not self.paused:
             self.paused = True
             try:
-                async with asyncio.timeout(ANSWER_DEADLINE):
-                    await self.channel.basic_cancel(self.tag)
-            except CLIENT_ERRORS as error:
-                self.end(self.lane.explain(error))
+                await self.lane.ask(self.channel.basic_cancel(self.tag))
+            except BrokerError as error:
+                self.end(error)
 
     async def queue_state(self, queue: str) -> tuple[int, int]:
         """(ready messages, consumers) of the queue. Raises: BrokerError."""
         assert self.channel is not None
-        try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                answer = await self.channel.queue_declare(queue, passive=True)
-        except CLIENT_ERRORS as error:
-            raise self.lane.explain(error) from error
+        answer = await self.lane.ask(self.channel.queue_declare(queue, passive=True))
         return answer.message_count or 0, answer.consumer_count or 0
 
     # --- from the broker ---------------------------------------------------------------------------------------
@@ -91,10 +80,10 @@ class ConsumeChannel:
         self.arrived.append(Delivery(tag, self.epoch, redelivered, names[0], names[1], properties, body))
 
     def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None:
-        raise AssertionError("a consuming channel publishes nothing")
+        raise ProtocolViolation("a message was returned to a channel that publishes nothing")
 
     def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:
-        raise AssertionError("a consuming channel publishes nothing")
+        raise ProtocolViolation("a confirm came for a channel that publishes nothing")
 
     def flush(self) -> None:
         self._wake.set()

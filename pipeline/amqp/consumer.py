@@ -64,7 +64,7 @@ class Consumer:
         """The next batch, at least one delivery; `[]` once stopped and nothing is left. Restores what broke."""
         while True:
             life = self._life
-            if life is not None and life.arrived:
+            if life is not None and life.arrived and life.ended is None:
                 batch, life.arrived = life.arrived, []
                 life.ledger.took(batch[-1].tag)
                 return batch

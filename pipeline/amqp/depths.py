@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
 from aiormq.abc import AbstractChannel
 
-from pipeline.amqp.connection import CLIENT_ERRORS
 from pipeline.amqp.session import Session
-
-ANSWER_DEADLINE = 10.0  # seconds
+from pipeline.errors import BrokerError
 
 
 class Depths:
@@ -27,14 +24,13 @@ class Depths:
         """
         lane = await self._session.lane()
         try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                if self._channel is None or self._channel.is_closed:
-                    self._channel = await lane.plain_channel()
-                counts = {}
-                for queue in queues:
-                    answer = await self._channel.queue_declare(queue, passive=True)
-                    counts[queue] = answer.message_count or 0
-                return counts
-        except CLIENT_ERRORS as error:
+            if self._channel is None or self._channel.is_closed:
+                self._channel = await lane.ask(lane.plain_channel())
+            counts = {}
+            for queue in queues:
+                answer = await lane.ask(self._channel.queue_declare(queue, passive=True))
+                counts[queue] = answer.message_count or 0
+            return counts
+        except BrokerError:
             self._channel = None
-            raise lane.explain(error) from error
+            raise

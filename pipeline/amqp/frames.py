@@ -7,15 +7,17 @@ type (1), channel (2), size (4), payload, end byte 0xCE.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Protocol
 
 from pipeline.errors import ProtocolViolation
-from pipeline.field_table import short_string
+from pipeline.field_table import decode_short_string, short_string
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 END = 0xCE
 OVERHEAD = 8  # bytes of a frame that are not payload
 HEADER_OVERHEAD = OVERHEAD + 12  # bytes of a content header's frame that are not properties
@@ -67,46 +69,64 @@ class _Content:
 class FrameSplitter:
     """Splits one connection's inbound bytes.
 
-    `feed` returns the bytes that are the client library's. `max_body` bounds what one message may announce;
-    `frame_max` what one frame may (both in bytes).
+    `feed` returns the bytes that are the client library's: always whole frames. `max_body` bounds what one message may
+    announce, `tune` what one frame may (both in bytes). `blocked` hears when the broker begins and ends to block us.
     """
 
     def __init__(self, max_body: int, blocked: Callable[[bool], None] | None = None) -> None:
-        self.frame_max = 0  # 0 until tuned: then only `max_body` bounds a frame
+        self._max_frame = USUAL_FRAME_MAX  # until tuned; the frames before that have a few hundred bytes
         self._max_body = max_body
         self._blocked = blocked
         self._sinks: dict[int, ChannelSink] = {}
         self._contents: dict[int, _Content] = {}
-        self._rest = b""
+        self._parts: list[bytes] = []  # of a frame that is not all here
+        self._missing = 0  # bytes it lacks, as far as is known
+
+    def tune(self, frame_max: int) -> None:
+        """What was agreed on: the bytes of the largest frame, 0 for no limit."""
+        self._max_frame = frame_max or self._max_body + OVERHEAD
 
     def claim(self, channel: int, sink: ChannelSink) -> None:
         """From now on the content and confirms of `channel` go to `sink`."""
         self._sinks[channel] = sink
-
-    def release(self, channel: int) -> None:
-        """The channel is the client library's again."""
-        self._sinks.pop(channel, None)
         self._contents.pop(channel, None)
+
+    def release(self, channel: int, sink: ChannelSink) -> None:
+        """The channel is the client library's again, unless somebody else has claimed that number since."""
+        if self._sinks.get(channel) is sink:
+            del self._sinks[channel]
+            self._contents.pop(channel, None)
 
     def feed(self, chunk: bytes) -> bytes:
         """Take `chunk`; hand owned frames to their sinks; return what the client library must see.
 
         Raises: ProtocolViolation for bytes that can't be AMQP. The connection is then of no more use.
         """
-        if not self._sinks and self._blocked is None:
-            return chunk
-        data = self._rest + chunk if self._rest else chunk
+        if len(chunk) < self._missing:
+            # Joined once when it is complete: joining it with every chunk would take quadratic time.
+            self._parts.append(chunk)
+            self._missing -= len(chunk)
+            return b""
+        if self._parts:
+            self._parts.append(chunk)
+            data = b"".join(self._parts)
+            self._parts.clear()
+        else:
+            data = chunk
         others: list[bytes] = []  # runs of bytes that are not ours
         touched: dict[int, ChannelSink] = {}
         at = run = 0
         end = len(data)
-        sinks = self._sinks
+        sinks, max_frame = self._sinks, self._max_frame
+        self._missing = 0
         try:
             while end - at >= OVERHEAD:
                 kind, channel, size = _frame_start.unpack_from(data, at)
+                if size + OVERHEAD > max_frame or kind not in KINDS:
+                    raise _bad_frame(kind, channel, size, max_frame)
                 stop = at + 7 + size
                 if stop >= end:
-                    self._check_size(kind, channel, size)
+                    self._missing = stop + 1 - end
                     break
                 if data[stop] != END:
                     raise ProtocolViolation(
@@ -129,16 +149,10 @@ class FrameSplitter:
                 sink.flush()
         if run < at:
             others.append(data[run:at])
-        self._rest = data[at:]
+        if at < end:
+            self._parts.append(data[at:])
+            self._missing = self._missing or OVERHEAD - (end - at)
         return b"".join(others)
-
-    def _check_size(self, kind: int, channel: int, size: int) -> None:
-        """A frame that is not all here yet: refuse at once what would only fill memory."""
-        if kind not in (METHOD, HEADER, BODY, HEARTBEAT):
-            raise ProtocolViolation(f"frame of unknown type {kind} on channel {channel}")
-        limit = self.frame_max or self._max_body
-        if size + OVERHEAD > limit:
-            raise ProtocolViolation(f"frame of {size} bytes on channel {channel}; at most {limit} were agreed")
 
     def _watch_blocked(self, data: bytes, at: int) -> None:
         (method,) = _u32.unpack_from(data, at)
@@ -173,7 +187,8 @@ class FrameSplitter:
         elif kind == BODY:
             if content.size < 0:
                 raise ProtocolViolation(f"body frame on channel {channel} before its header")
-            content.parts.append(data[at:stop])
+            if at < stop:  # empty ones, however many, must not fill memory
+                content.parts.append(data[at:stop])
             content.got += stop - at
             if content.got > content.size:
                 raise ProtocolViolation(
@@ -193,9 +208,7 @@ class FrameSplitter:
         if class_id != 60:
             raise ProtocolViolation(f"content header of unknown class {class_id} on channel {channel}")
         if size > self._max_body:
-            raise ProtocolViolation(
-                f"message of {size} bytes on channel {channel}; at most {self._max_body} are taken (PIPELINE_MAX_BODY)"
-            )
+            raise ProtocolViolation(f"message of {size} bytes on channel {channel}; at most {self._max_body} are taken")
         content.size = size
         content.properties = data[at + 12 : stop]
 
@@ -210,17 +223,28 @@ def _finish(content: _Content, channel: int, sink: ChannelSink) -> None:
             sink.delivered(tag, fields[at + 8] != 0, fields[at + 9 :], content.properties, body)
         else:
             (code,) = _u16.unpack_from(fields, 0)
-            stop = 3 + fields[2]
-            text = fields[3:stop].decode("utf-8", "replace")
+            text, stop = decode_short_string(fields, 2)
             sink.returned(code, text, fields[stop:], content.properties, body)
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, struct.error) as error:
         raise ProtocolViolation(f"method frame on channel {channel} can't be read: {error}") from error
 
 
+def _bad_frame(kind: int, channel: int, size: int, max_frame: int) -> ProtocolViolation:
+    if kind not in KINDS:
+        return ProtocolViolation(f"frame of unknown type {kind} on channel {channel}")
+    return ProtocolViolation(f"frame of {size} bytes on channel {channel}; at most {max_frame} were agreed")
+
+
 def split_route(route: bytes) -> tuple[str, str]:
-    """(exchange, routing key) of the two short strings in `route`."""
-    middle = 1 + route[0]
-    return route[1:middle].decode("utf-8", "replace"), route[middle + 1 :].decode("utf-8", "replace")
+    """(exchange, routing key) of the two short strings in `route`.
+
+    Raises: IndexError, ValueError when it is anything else.
+    """
+    exchange, middle = decode_short_string(route, 0)
+    routing_key, end = decode_short_string(route, middle)
+    if end != len(route):
+        raise ValueError(f"{len(route) - end} bytes left over")
+    return exchange, routing_key
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ opening and closing channels, consuming and cancelling all stay aiormq's.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import aiormq
 from yarl import URL
@@ -17,11 +18,16 @@ from yarl import URL
 from pipeline.amqp.connection import CLIENT_ERRORS, connection_url, translate
 from pipeline.amqp.frames import HEARTBEAT_FRAME, ChannelSink, FrameSplitter
 from pipeline.errors import BrokerError, BrokerUnavailable, ProtocolViolation
-from pipeline.settings import Settings
+from pipeline.settings import MEGABYTE, Settings
 
 # aiormq counts only the frames it sees as signs of life, and RabbitMQ sends no heartbeat while it sends data: traffic
 # that we divert is made known to aiormq as a heartbeat, at most this often (seconds).
 LIFE_SIGN = 1.0
+ANSWER_DEADLINE = 10.0  # seconds the broker has to answer a question
+CLOSE_DEADLINE = 5.0  # seconds an orderly end may take; a peer that is still silent then is cut off
+LARGEST_MESSAGE = 512 * MEGABYTE  # the most that RabbitMQ can be told to take (rabbit.max_message_size)
+
+T = TypeVar("T")
 
 
 class _LaneProtocol(asyncio.StreamReaderProtocol):
@@ -33,11 +39,11 @@ class _LaneProtocol(asyncio.StreamReaderProtocol):
         self._splitter = splitter
         self._clock = loop.time
         self._last_sign = 0.0
-        self._socket: asyncio.BaseTransport | None = None
+        self._socket: asyncio.Transport | None = None
         self.violation: ProtocolViolation | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._socket = transport
+        self._socket = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -47,8 +53,8 @@ class _LaneProtocol(asyncio.StreamReaderProtocol):
             others = self._splitter.feed(data)
         except ProtocolViolation as violation:
             self.violation = violation
-            if isinstance(self._socket, asyncio.Transport):
-                self._socket.abort()
+            assert self._socket is not None
+            self._socket.abort()
             return
         now = self._clock()
         if others:
@@ -73,7 +79,13 @@ class _LaneTransport(aiormq.TransportFactory):
         tls = await provider.get_context() if url.scheme == "amqps" else None
         reader = asyncio.StreamReader(loop=loop)
         self.protocol = protocol = _LaneProtocol(reader, self._splitter, loop)
-        transport, _ = await loop.create_connection(lambda: protocol, str(url.host), url.port or 0, ssl=tls)
+        transport, _ = await loop.create_connection(
+            lambda: protocol,
+            str(url.host),
+            url.port or 0,
+            ssl=tls,
+            ssl_shutdown_timeout=CLOSE_DEADLINE if tls is not None else None,
+        )
         self.writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         return reader, self.writer
 
@@ -89,7 +101,7 @@ class Lane:
         self._splitter = splitter
         self._url = url
         self.frame_max: int = connection.connection_tune.frame_max or 0
-        splitter.frame_max = self.frame_max
+        splitter.tune(self.frame_max)
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.lost: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
@@ -106,7 +118,8 @@ class Lane:
             for lane in lanes:
                 lane.unblocked.clear() if now else lane.unblocked.set()
 
-        splitter = FrameSplitter(settings.max_body, blocked)
+        # A message over `max_body` must come in as well: what is to become of it is for the codec to say.
+        splitter = FrameSplitter(max(settings.max_body, LARGEST_MESSAGE), blocked)
         transport = _LaneTransport(splitter)
         connection = aiormq.Connection(url, transport_factory=transport)
         try:
@@ -136,13 +149,34 @@ class Lane:
             self.lost.set_result(BrokerUnavailable("the connection to the broker was closed"))
         self.unblocked.set()  # nobody must wait on a dead connection
 
-    async def channel(self, sink: ChannelSink, confirms: bool = False) -> aiormq.abc.AbstractChannel:
-        """Open a channel whose content and confirms go to `sink`. Raises: BrokerError."""
+    async def ask(self, question: Awaitable[T]) -> T:
+        """The client library's answer to a call of it that waits for the broker.
+
+        Raises: BrokerError when the broker refuses, does not answer in time, or the connection is lost meanwhile.
+        """
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task is not None else 0
         try:
-            channel = await self._connection.channel(publisher_confirms=confirms)
+            async with asyncio.timeout(ANSWER_DEADLINE):
+                return await question
+        except asyncio.CancelledError:
+            # The client library ends its waits this way when a connection dies. Nobody cancelled us.
+            if task is None or task.cancelling() > cancelled_before:
+                raise
+            raise self.explain(ConnectionError("the connection was lost")) from None
         except CLIENT_ERRORS as error:
             raise self.explain(error) from error
+        except Exception as error:
+            if not self._connection.is_closed:
+                raise
+            raise self.explain(error) from error
+
+    async def channel(self, sink: ChannelSink, confirms: bool = False) -> aiormq.abc.AbstractChannel:
+        """Open a channel whose content and confirms go to `sink`. Raises: BrokerError."""
+        channel = await self.ask(self._connection.channel(publisher_confirms=confirms))
         self._splitter.claim(channel.number, sink)
+        # Its number will be given to others, who may be the client library's.
+        channel.closing.add_done_callback(lambda _: self._splitter.release(channel.number, sink))
         return channel
 
     async def plain_channel(self) -> aiormq.abc.AbstractChannel:
@@ -151,12 +185,8 @@ class Lane:
 
     async def close_channel(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Give the channel back; the broker requeues what it had not acked. Never fails."""
-        try:
-            await channel.close()
-        except CLIENT_ERRORS:
-            pass  # the connection is going as well, and `lost` says why
-        finally:
-            self._splitter.release(channel.number)
+        with suppress(BrokerError):  # the connection is going as well, and `lost` says why
+            await self.ask(channel.close())
 
     def explain(self, error: BaseException) -> BrokerError:
         """Our error for a client library's on this connection."""
@@ -176,16 +206,24 @@ class Lane:
             raise self.explain(error) from error
 
     async def drain_quietly(self) -> None:
-        """Wait until what was written is on its way, if the connection still lives. Never fails."""
+        """Wait until what was written is on its way, if the connection still lives, and not long. Never fails."""
         if not self.lost.done():
-            with suppress(BrokerError):
-                await self.drain()
+            with suppress(BrokerError, TimeoutError):
+                async with asyncio.timeout(CLOSE_DEADLINE):
+                    await self.drain()
 
     def abort(self) -> None:
         """Cut the connection at once: the peer no longer answers."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """End the connection in an orderly way. Never fails."""
-        with suppress(*CLIENT_ERRORS):  # it is gone, which is what was wanted
-            await self._connection.close()
+        """End the connection: in an orderly way, or abruptly when the broker does not play along. Never fails."""
+        closing = asyncio.ensure_future(self._connection.close())
+        try:
+            await asyncio.wait([closing], timeout=CLOSE_DEADLINE)
+        finally:
+            if not closing.done():
+                self.abort()
+        await asyncio.wait([closing], timeout=CLOSE_DEADLINE)
+        if closing.done() and not closing.cancelled():
+            closing.exception()  # it is gone, which is what was wanted

@@ -10,7 +10,7 @@ from typing import Self
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from pipeline.amqp.lane import Lane
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, BrokerUnavailable
 from pipeline.log import get_logger
 from pipeline.settings import Settings
 
@@ -53,14 +53,21 @@ class Session:
         self._closed = False
 
     async def lane(self) -> Lane:
-        """The open lane; one attempt to open it if there is none. Raises: BrokerError, ConfigurationError."""
+        """The open lane; one attempt to open it if there is none.
+
+        Raises: BrokerError (BrokerUnavailable once the session was closed), ConfigurationError.
+        """
         if self._lane is not None and not self._lane.is_lost:
             return self._lane
         async with self._opening:
             if self._lane is None or self._lane.is_lost:
                 if self._lane is not None:
                     await self._lane.close()
-                self._lane = await Lane.open(self._settings, self._name)
+                if not self._closed:
+                    self._lane = await Lane.open(self._settings, self._name)
+                if self._lane is None or self._closed:
+                    await self.close()  # it may have been closed while the connection was under way
+                    raise BrokerUnavailable(f"{self._name} was closed")
             return self._lane
 
     async def lane_patiently(self) -> Lane:

@@ -6,7 +6,8 @@ A stream keeps what is read; reading needs no lock and disturbs nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from pipeline.amqp.consume_channel import ConsumeChannel
 from pipeline.amqp.frames import ack_frame
@@ -28,11 +29,12 @@ async def read_stream(settings: Settings, stream: str) -> AsyncIterator[list[Del
         end = await _last_offset(lane, stream)
         if end is None:
             return
-        async for batch in _consume(lane, stream, "first", STALLED):
-            if batch and offset_of(batch[-1]) >= end:
-                yield [each for each in batch if offset_of(each) <= end]
-                return
-            yield batch
+        async with aclosing(_consume(lane, stream, "first", STALLED)) as batches:
+            async for batch in batches:
+                if offset_of(batch[-1]) >= end:
+                    yield [each for each in batch if offset_of(each) <= end]
+                    return
+                yield batch
         raise BrokerUnavailable(f"stream {stream} fell silent before its end; try again")
     finally:
         await lane.close()
@@ -52,7 +54,7 @@ async def _last_offset(lane: Lane, stream: str) -> int | None:
     return last
 
 
-async def _consume(lane: Lane, stream: str, start: str, silence: float) -> AsyncIterator[list[Delivery]]:
+async def _consume(lane: Lane, stream: str, start: str, silence: float) -> AsyncGenerator[list[Delivery], None]:
     wake = asyncio.Event()
     channel = ConsumeChannel(lane, 1, wake)
     await channel.open(stream, PREFETCH, {OFFSET: start})
