@@ -37,7 +37,7 @@ log = get_logger("worker")
 COMMIT_BATCH = 1000  # events a transaction, at most
 # At middle loads batches are small and each costs as much as many events. While they come in numbers, a short wait lets
 # the next one fill; an event that comes alone never waits. Measured: docs/decisions/0007-the-lane.md.
-BUSY = 8  # events in the last batch that count as numbers
+BUSY = 4  # events in the last batch that count as numbers
 FILL = 0.01  # seconds
 COPY_RETRY = 1.0  # seconds before a copy that was not confirmed is tried again
 
