@@ -1,0 +1,10 @@
+"""What is measured, in the order of the report."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Measure
+from benchmarks.measures import consume, growth, idle, memory, offered, path, publish, startup
+
+MEASURES: dict[str, Measure] = {
+    module.MEASURE.name: module.MEASURE for module in (publish, consume, path, offered, memory, idle, startup, growth)
+}

@@ -1,0 +1,170 @@
+"""One run over the broker, publisher and consumer at once. In: counts and kinds. Out: `Run`: rate and cost.
+
+The clock runs from the publisher's first call to the moment the last event is done: acked for the lane alone, handled
+for a peer, committed for the whole path. Nothing is left out as warm-up.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.payload import SIZE, event_id
+from benchmarks.place import PREFETCH, Place, place
+from benchmarks.processes import RUN_DEADLINE, BenchmarkError, Cost, Program, program, python
+from pipeline.broker.address import Address
+
+POLL = 0.02  # s between looks into a worker's database
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run took. Costs are processor seconds of all processes of the kind."""
+
+    count: int
+    seconds: float
+    publisher: float = 0.0
+    consumer: float = 0.0
+    broker: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Events a second."""
+        return self.count / self.seconds
+
+    def microseconds(self) -> tuple[float, float, float]:
+        """Processor time an event: publisher, consumer, broker."""
+        scale = 1_000_000 / self.count
+        return self.publisher * scale, self.consumer * scale, self.broker * scale
+
+
+def publish(broker: Address, module: str, count: int, **wanted: object) -> Run:
+    """Publish alone, by one of our programs, into a subscription's queue."""
+    with place(broker, ["billing"]) as here, _publisher(here, module, count, wanted) as publisher:
+        cost = Cost(broker.pid)
+        publisher.go()
+        report = publisher.result()
+        return Run(count, report["ended"] - report["began"], report["cpu"], 0.0, cost.seconds())
+
+
+def consume(broker: Address, module: str, count: int, **wanted: object) -> Run:
+    """Consume alone, by one of our programs, what was published before."""
+    with place(broker, ["billing"]) as here:
+        fill(here, count)
+        arguments = {"queue": "billing", "count": count, "prefetch": PREFETCH, "early": False, **wanted}
+        with program(python(module, arguments), here.environment(), "consumer", here.folder) as consumer:
+            consumer.expect_ready()
+            cost = Cost(broker.pid)
+            consumer.go()
+            report = consumer.result()
+            return Run(count, report["ended"] - report["began"], 0.0, report["cpu"], cost.seconds())
+
+
+def lane_alone(broker: Address, count: int, queue_type: str = "", size: int = SIZE) -> Run:
+    """Publish and consume at once and nothing else: the ceiling. `queue_type` measures a plain queue of that type."""
+    subscriptions = [] if queue_type else ["billing"]
+    with place(broker, subscriptions, queue_type) as here, ExitStack() as stack:
+        queue = queue_type or "billing"
+        arguments = {"queue": queue, "count": count, "prefetch": PREFETCH, "early": True}
+        command = python("benchmarks.programs.consume", arguments)
+        consumer = stack.enter_context(program(command, here.environment(), "consumer", here.folder))
+        consumer.expect_ready()
+        wanted = {"way": "messages", "size": size}
+        publisher = stack.enter_context(_publisher(here, "benchmarks.programs.publish", count, wanted))
+        cost = Cost(broker.pid)
+        consumer.go()
+        publisher.go()
+        published, consumed = publisher.result(), consumer.result()
+        seconds = consumed["ended"] - published["began"]
+        return Run(count, seconds, published["cpu"], consumed["cpu"], cost.seconds())
+
+
+def whole_path(
+    broker: Address, count: int, subscriptions: tuple[str, ...] = ("billing",), processes: int = 1, size: int = SIZE
+) -> Run:
+    """Events published, queued, decoded, validated, handled, committed and acked, flat out, by a real worker."""
+    with place(broker, subscriptions) as here, worker(here, processes) as working:
+        with publishing(here, count, size) as publisher:
+            cost, own = Cost(broker.pid), Cost(working.pid)
+            publisher.go()
+            published = publisher.result()
+            ended = wait_until_committed(here, count, working)
+            run = Run(count, ended - published["began"], published["cpu"], own.seconds(), cost.seconds())
+        check_nothing_lost(here, count)
+        return run
+
+
+@contextmanager
+def worker(here: Place, processes: int = 1) -> Iterator[Program]:
+    """`pipeline worker start` for the place's subscriptions, at work."""
+    command = [sys.executable, "-m", "pipeline", "worker", "start", *here.subscriptions]
+    command += ["--processes", str(processes), "--json", "--log-level", "info"]
+    with program(command, here.environment(), "worker", here.folder, talks=False) as running:
+        running.wait_for_log('"event": "working"', processes)
+        yield running
+
+
+@contextmanager
+def publishing(here: Place, count: int, size: int = SIZE, way: str = "events", first: int = 0) -> Iterator[Program]:
+    """Our publisher, ready to begin."""
+    wanted = {"way": way, "size": size, "first": first}
+    with _publisher(here, "benchmarks.programs.publish", count, wanted) as publisher:
+        yield publisher
+
+
+def fill(here: Place, count: int, size: int = SIZE) -> None:
+    """Put `count` messages into the place's queues."""
+    with publishing(here, count, size, "messages") as publisher:
+        publisher.go()
+        publisher.result()
+
+
+@contextmanager
+def _publisher(here: Place, module: str, count: int, wanted: dict[str, object]) -> Iterator[Program]:
+    command = python(module, {"size": SIZE, **wanted, "count": count})
+    with program(command, here.environment(), "publisher", here.folder) as publisher:
+        publisher.expect_ready()
+        yield publisher
+
+
+def wait_until_committed(here: Place, count: int, working: Program) -> float:
+    """The time at which every subscription had committed events 0 to `count`."""
+    deadline = time.monotonic() + RUN_DEADLINE
+    last = event_id(count - 1)
+    for name in here.subscriptions:
+        with closing(_database(here.folder, name)) as database:
+            # The newest id is found in microseconds; only when the last is there, all are counted.
+            while _one(database, "SELECT max(event_id) FROM pipeline_inbox") != last or count != _one(
+                database, "SELECT count(*) FROM pipeline_inbox"
+            ):
+                working.check()
+                if time.monotonic() > deadline:
+                    raise working.failed(f"committed not all of {count:,} events within {RUN_DEADLINE:.0f} s")
+                time.sleep(POLL)
+    return time.monotonic()
+
+
+def check_nothing_lost(here: Place, count: int) -> None:
+    """Every event has its inbox row and its result, once. Raises: BenchmarkError."""
+    for name in here.subscriptions:
+        with closing(_database(here.folder, name)) as database:
+            inbox = _one(database, "SELECT count(*) FROM pipeline_inbox")
+            table = "entry" if name == "ledger" else "pipeline_result"
+            results = _one(database, f"SELECT count(*) FROM {table}")  # noqa: S608 - one of two names
+            if inbox != count or results != count:
+                raise BenchmarkError(
+                    f"{name}: of {count:,} events {inbox:,} are in the inbox, {results:,} have results"
+                )
+
+
+def _database(folder: Path, subscription: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{folder / subscription}.db?mode=ro", uri=True, timeout=10)
+
+
+def _one(database: sqlite3.Connection, query: str) -> object:
+    return database.execute(query).fetchone()[0]

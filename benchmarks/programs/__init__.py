@@ -1,0 +1,1 @@
+"""Programs of a measure, each in a process of its own; they talk by `benchmarks.protocol`."""

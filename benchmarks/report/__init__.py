@@ -1,0 +1,1 @@
+"""Outcomes → what people read: a table on the terminal, results.md, pictures."""
