@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from pipeline.amqp.confirms import ConfirmChannel
 from pipeline.amqp.connection import CLIENT_ERRORS
@@ -24,6 +24,7 @@ from pipeline.settings import Settings
 
 LOCK_PATIENCE = 5.0  # s to wait for another command that reads the same queue
 SETTLE_PATIENCE = 15.0  # s for the broker to take back what another reader held
+BROKEN_OFF_PATIENCE = 2.0  # s to give back in order after an error
 LOCK_POLL = 0.1  # s between two tries for the lock
 POLL = 0.01  # s between two questions to the broker
 
@@ -51,8 +52,13 @@ class DeadLetterQueue:
         hold = Hold(self._lane, self.name)
         try:
             yield hold
-        finally:
-            await hold.give_back()
+        except BaseException:
+            # In good order if the broker still answers; else it takes back what it finds when the connection ends.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BROKEN_OFF_PATIENCE):
+                    await hold.give_back()
+            raise
+        await hold.give_back()
         await _settled(self._lane, self.name)
 
     async def copy(self, messages: Sequence[Message]) -> dict[int, PublishError]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from pipeline.dead_letters import Selection, discard, peek
 from pipeline.errors import ConfigurationError
 from tests.support.broker import TestVhost
-from tests.support.dead_letters import PAYMENTS, Bench, bench, event_ids, letter, letters
+from tests.support.dead_letters import COMMAND, PAYMENTS, Bench, bench, event_ids, letter, letters
 
 
 @pytest.fixture
@@ -64,6 +67,28 @@ async def test_a_letter_that_came_after_the_question_stays(given: Bench) -> None
     await discard(given.settings, PAYMENTS, Selection(fingerprints=frozenset(each.fingerprint for each in asked_about)))
 
     assert await given.ids("payments.dlq") == event_ids([40])
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, range(41)), ("y", 0, [40])])
+async def test_on_a_terminal_it_asks(given: Bench, answer: str, code: int, left: list[int]) -> None:
+    terminal, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", COMMAND, "discard", "payments", "--all",
+        env=given.environ, stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    async with asyncio.timeout(20):
+        while b"Remove 40 dead letters of payments for good? [y/N]" not in shown:
+            shown += await asyncio.to_thread(os.read, terminal, 65536)
+
+    # when one more dies before the answer
+    await given.put(letter(40))
+    os.write(terminal, f"{answer}\n".encode())
+
+    assert await asyncio.wait_for(process.wait(), 20) == code
+    os.close(terminal)
+    assert await given.ids("payments.dlq") == event_ids(left)
 
 
 async def test_the_command_refuses_without_a_choice_or_a_terminal(given: Bench) -> None:

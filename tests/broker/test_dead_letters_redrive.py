@@ -6,18 +6,28 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aio_pika
 import pytest
 
 from pipeline import message
+from pipeline.amqp import dead_letter_queue
 from pipeline.dead_letters import EVERYTHING, Progress, Selection, peek, redrive
-from pipeline.errors import ConfigurationError, Nacked, ObjectMissing
+from pipeline.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    Nacked,
+    ObjectMissing,
+    PublishInterrupted,
+    PublishTimeout,
+)
 from pipeline.properties import Properties
 from tests.support.broker import TestVhost
 from tests.support.dead_letters import PAYMENTS, SUBSCRIPTIONS, Bench, bench, event_ids, letter, letters
+from tests.support.proxy import proxy_to
 
 
 @pytest.fixture
@@ -212,6 +222,44 @@ async def test_a_full_work_queue_keeps_the_rest_where_it_is(given: Bench) -> Non
     assert there
     assert there | left == set(event_ids(range(800)))
     assert not there & left
+
+
+async def test_a_connection_cut_in_the_middle_loses_nothing(given: Bench) -> None:
+    await given.declare()
+    await given.put(*letters(range(400)))
+
+    async with proxy_to(given.vhost.amqp_url) as proxy:
+        settings = replace(given.settings, amqp_url=proxy.url)
+        with pytest.raises((BrokerUnavailable, PublishInterrupted)):
+            await redrive(settings, PAYMENTS, EVERYTHING, rate=500, watch=_after(100, proxy.cut))
+
+    await _each_is_somewhere(given, 400)
+
+
+async def test_a_broker_that_falls_silent_in_the_middle_loses_nothing(
+    given: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_queue, "BROKEN_OFF_PATIENCE", 0.2)
+    await given.declare()
+    await given.put(*letters(range(400)))
+
+    async with proxy_to(given.vhost.amqp_url) as proxy:
+        settings = replace(given.settings, amqp_url=proxy.url, publish_deadline=0.5)
+        with pytest.raises(PublishTimeout, match="may or may not have arrived"):
+            await redrive(settings, PAYMENTS, EVERYTHING, rate=500, watch=_after(100, proxy.stall))
+
+    await _each_is_somewhere(given, 400)
+
+
+def _after(done: int, fault: Callable[[], None]) -> Callable[[Progress], None]:
+    return lambda progress: fault() if progress.done >= done else None
+
+
+async def _each_is_somewhere(given: Bench, letters_in_all: int) -> None:
+    left = [each.id for each in await peek(given.settings, PAYMENTS)]
+    there = await given.ids("payments")
+    assert set(left) | set(there) == set(event_ids(range(letters_in_all)))
+    assert 100 <= len(there) < letters_in_all
 
 
 async def test_a_rate_must_be_above_nothing(given: Bench) -> None:
