@@ -161,7 +161,7 @@ class Feed:
         if self._type and b'"specversion"' not in text:
             return self._publisher.codec.encode_raw(Event(self._type, text, derived, self._publisher.source, utc_now()))
         try:
-            whole: Any = from_json(text)
+            whole: Any = from_json(text, allow_inf_nan=False)
         except ValueError as error:
             raise InvalidPayload(f"not JSON: {error}") from error
         if not isinstance(whole, dict) or "specversion" not in whole:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as _json
+import os
 import sys
 from pathlib import Path
 from typing import IO, Annotated
@@ -57,7 +58,7 @@ async def _publish_one(
 
     settings = load_settings(topology=topology)
     publisher = Publisher(settings.topology, settings, source)
-    event = Event(event_type, data.encode(), event_id or new_id(), source, utc_now(), subject)
+    event = Event(event_type, os.fsencode(data), event_id or new_id(), source, utc_now(), subject)
     message = publisher.codec.encode_raw(event)
     async with publisher:
         errors = await publisher.send([message])
