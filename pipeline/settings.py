@@ -6,6 +6,7 @@ Nothing else in the library reads the environment.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def load_settings(environ: Mapping[str, str] | None = None, topology: str | None
     default_db = f"sqlite+aiosqlite:///{state_dir / 'data'}/{{subscription}}.db"
     return Settings(
         amqp_url=amqp_url,
-        management_url=env.get("PIPELINE_MANAGEMENT_URL", management_url),
+        management_url=_readable("PIPELINE_MANAGEMENT_URL", env.get("PIPELINE_MANAGEMENT_URL", management_url)),
         state_dir=state_dir,
         topology=Path(topology or env.get("PIPELINE_TOPOLOGY") or "topology"),
         database_url=env.get("PIPELINE_DATABASE_URL") or default_db,
@@ -83,7 +84,7 @@ def find_state_dir(env: Mapping[str, str]) -> Path:
 
 def _broker(env: Mapping[str, str], state_dir: Path) -> tuple[str, str, str]:
     if url := env.get("PIPELINE_AMQP_URL"):
-        parts = urlsplit(url)
+        parts = urlsplit(_readable("PIPELINE_AMQP_URL", url))
         if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
             raise ConfigurationError(
                 f"PIPELINE_AMQP_URL is {mask(url)!r}; it must look like amqp://user:password@host:5672/vhost"
@@ -106,6 +107,18 @@ def _broker(env: Mapping[str, str], state_dir: Path) -> tuple[str, str, str]:
         raise ConfigurationError(f"{node_file} can't be read ({error}); run `pipeline broker start`") from error
 
 
+def _readable(name: str, url: str) -> str:
+    """The URL. Raises: ConfigurationError when it can't be taken apart; it is not shown, for it may hold a password."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} can't be read: something is wrong with its host or port; in user and password write / as %2F, "
+            "@ as %40 and : as %3A"
+        ) from None
+    return url
+
+
 def _number(env: Mapping[str, str], name: str, default: float) -> float:
     text = env.get(name)
     if not text:
@@ -114,6 +127,6 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
         value = float(text)
     except ValueError:
         raise ConfigurationError(f"{name} is {text!r}; it must be a number") from None
-    if not value > 0:
-        raise ConfigurationError(f"{name} is {text!r}; it must be above 0")
+    if not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} is {text!r}; it must be above 0, and finite")
     return value
