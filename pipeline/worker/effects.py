@@ -27,9 +27,11 @@ class EffectsBuilder:
         Raises: InvalidPayload when the value has no JSON form or a follow-up event does not fit its model.
         """
         follow_ups = context.follow_ups if context is not None else None
-        if not follow_ups:  # the two usual cases, without detours
+        if not follow_ups:  # the usual cases, without detours
             if value is None:
                 return Effects(event.id, event.type)
+            if type(value) is dict:
+                return Effects(event.id, event.type, (), self._write_json(value))
             if is_write(value):
                 return Effects(event.id, event.type, (value,))
         published: list[Publish] = list(follow_ups or ())
