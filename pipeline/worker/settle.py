@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.amqp.publisher import Publisher
@@ -112,34 +112,20 @@ def _readable(delivery: Delivery) -> Properties:
 
 
 def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], queue: str, limit: int) -> Message:
-    # An expiration would make the broker drop the copy in the middle of its wait.
-    properties = replace(properties, expiration="")
     encoded = b""
     for kept in _ever_fewer(headers):
-        try:
-            encoded = encode_properties(replace(properties, headers=kept))
-        except ValueError:  # bytes that were no UTF-8 have become longer by being read
-            properties = _shortened(properties)
-            continue
+        # An expiration would make the broker drop the copy in the middle of its wait.
+        encoded = encode_properties(replace(properties, headers=kept, expiration=""))
         if len(encoded) <= limit:
             break
     return Message("", queue, delivery.body, encoded, properties.message_id)
 
 
 def _ever_fewer(headers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The headers, then without what can best be missed, down to a few short ones that are surely writable."""
+    """The headers, then without what can best be missed, down to a few short ones."""
     yield dict(headers)
     without = {name: value for name, value in headers.items() if name not in (TRACEBACK, HISTORY)}
     yield without
     yield {name: value for name, value in without.items() if name.startswith((PREFIX, "cloudEvents"))}
     short = {name: headers[name] for name in ESSENTIAL if name in headers}
     yield {name: value if isinstance(value, int) else str(value)[:255] for name, value in short.items()}
-
-
-def _shortened(properties: Properties) -> Properties:
-    """The properties with every text within the 255 bytes AMQP has for it."""
-    texts = {each.name: getattr(properties, each.name) for each in fields(properties)}
-    short: dict[str, Any] = {
-        name: text.encode()[:255].decode("utf-8", "ignore") for name, text in texts.items() if isinstance(text, str)
-    }
-    return replace(properties, **short)
