@@ -28,6 +28,8 @@ REDRIVES = "pipeline-redrives"  # int, how often it was redriven
 DELIVERY_COUNT = "x-delivery-count"  # int, set by quorum queues on redelivery
 
 PREFIX = "pipeline-"
+# Beginnings of what RabbitMQ adds; a copy that carries them again could be taken for a cycle and dropped.
+BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", DELIVERY_COUNT, "x-acquired-count")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from aio_pika.abc import AbstractConnection
 from pipeline.amqp.connection import open_connection
 from pipeline.amqp.declare import DECLARE_TIMEOUT, declare, own_channel, unbind
 from pipeline.amqp.management import Management
+from pipeline.amqp.queue_length import true_lengths
 from pipeline.errors import ObjectMissing
 from pipeline.settings import Settings
 from pipeline.topology.model import Binding, Policy, Queue
@@ -113,11 +114,13 @@ async def _prune_queue(name: str, management: Management, connection: AbstractCo
         # the passive declare knows the present.
         state = await management.queue(name)
         async with own_channel(connection) as channel:
-            now = await channel.queue_declare(name, passive=True, timeout=DECLARE_TIMEOUT)
-            messages = max(state.held, now.message_count or 0)
+            ready, consumers = await true_lengths(
+                lambda: channel.queue_declare(name, passive=True, timeout=DECLARE_TIMEOUT), name
+            )
+            messages = max(state.held, ready)
             if messages:
                 return f"it holds {messages} message{'' if messages == 1 else 's'}"
-            if consumers := now.consumer_count:
+            if consumers:
                 return f"it has {consumers} consumer{'' if consumers == 1 else 's'}"
             await channel.queue_delete(name, timeout=DECLARE_TIMEOUT)
     except (ObjectMissing, aiormq.ChannelNotFoundEntity):

@@ -12,6 +12,7 @@ from pamqp import commands
 from pipeline.amqp.acks import AckLedger
 from pipeline.amqp.frames import split_route
 from pipeline.amqp.lane import Lane
+from pipeline.amqp.queue_length import true_lengths
 from pipeline.errors import BrokerError, BrokerUnavailable, ProtocolViolation
 from pipeline.message import Delivery
 
@@ -66,8 +67,8 @@ class ConsumeChannel:
     async def queue_state(self, queue: str) -> tuple[int, int]:
         """(ready messages, consumers) of the queue. Raises: BrokerError."""
         assert self.channel is not None
-        answer = await self.lane.ask(self.channel.queue_declare(queue, passive=True))
-        return answer.message_count or 0, answer.consumer_count or 0
+        channel = self.channel
+        return await true_lengths(lambda: self.lane.ask(channel.queue_declare(queue, passive=True)), queue)
 
     # --- from the broker ---------------------------------------------------------------------------------------
 

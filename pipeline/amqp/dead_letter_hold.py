@@ -15,9 +15,9 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from pipeline.amqp.acks import AckLedger
 from pipeline.amqp.connection import CLIENT_ERRORS
-from pipeline.amqp.dead_letter_count import queue_lengths
 from pipeline.amqp.frames import ack_frame, split_route
 from pipeline.amqp.lane import Lane
+from pipeline.amqp.queue_length import queue_lengths
 from pipeline.errors import BrokerError, BrokerUnavailable
 from pipeline.message import Delivery
 

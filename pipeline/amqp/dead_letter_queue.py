@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager, suppress
 
 from pipeline.amqp.confirms import ConfirmChannel
 from pipeline.amqp.connection import CLIENT_ERRORS
-from pipeline.amqp.dead_letter_count import queue_lengths
 from pipeline.amqp.dead_letter_hold import Hold
 from pipeline.amqp.dead_letter_limit import refuse_low_limit
 from pipeline.amqp.lane import Lane
+from pipeline.amqp.queue_length import queue_lengths
 from pipeline.errors import BrokerUnavailable, ObjectLocked, PublishError, PublishTimeout
 from pipeline.message import Message
 from pipeline.settings import Settings

@@ -11,15 +11,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from pipeline.dead_letters.reading import (
-    BROKER_HEADERS,
-    broker_sentence,
-    died_in_broker,
-    latest_death,
-)
+from pipeline.dead_letters.reading import broker_sentence, died_in_broker, latest_death
 from pipeline.errors import ProtocolViolation
 from pipeline.message import (
     ATTEMPT,
+    BROKER_HEADERS,
     ERROR,
     ERROR_MESSAGE,
     EXCHANGE,

@@ -39,7 +39,6 @@ from pipeline.topology.model import Subscription
 
 DEATHS = "x-death"
 COUNTS = (DELIVERY_COUNT, "x-acquired-count")  # grow with every delivery
-BROKER_HEADERS = (DEATHS, "x-first-death-", "x-last-death-", *COUNTS)  # beginnings of what RabbitMQ adds
 _ATTRIBUTE_PREFIXES = (ATTRIBUTE_PREFIX, OTHER_PREFIX)
 _NOT_OTHERS = (PREFIX, *_ATTRIBUTE_PREFIXES, *COUNTS)
 HISTORY_READ = 1000  # entries; a worker keeps far fewer

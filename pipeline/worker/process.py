@@ -15,8 +15,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.amqp.depths import Depths
 from pipeline.amqp.publisher import Publisher
+from pipeline.amqp.queue_length import QueueLengths
 from pipeline.amqp.session import Session
 from pipeline.amqp.verify import verify
 from pipeline.errors import BrokerError
@@ -135,7 +135,7 @@ async def _watch_queues(
     session: Session, subscriptions: Sequence[Subscription], workers: Sequence[SubscriptionWorker], stop: asyncio.Event
 ) -> None:
     """Set `stop` once work and retry queues are empty and no worker has anything in hand."""
-    depths = Depths(session)
+    lengths = QueueLengths(session)
     queues = [
         name
         for subscription in subscriptions
@@ -145,7 +145,7 @@ async def _watch_queues(
     while empty < EMPTY_CHECKS:
         await asyncio.sleep(EMPTY_CHECK)
         try:
-            quiet = all(worker.idle for worker in workers) and not any((await depths.ready(queues)).values())
+            quiet = all(worker.idle for worker in workers) and not any((await lengths.ready(queues)).values())
             quiet = quiet and all([await worker.nothing_left() for worker in workers])
         except BrokerError:
             quiet = False

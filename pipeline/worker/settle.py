@@ -16,6 +16,7 @@ from pipeline.errors import ProtocolViolation
 from pipeline.event import utc_now
 from pipeline.message import (
     ATTEMPT,
+    BROKER_HEADERS,
     ERROR,
     EXCHANGE,
     FIRST_FAILURE,
@@ -35,7 +36,6 @@ from pipeline.retry import GiveUp, RetryLater, decide, failure_headers, rung
 from pipeline.topology.model import Subscription
 from pipeline.worker.work import Failed
 
-BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 # What a copy says when there is no room for more: its properties must fit into the one frame AMQP has for them.
 ESSENTIAL = (ATTEMPT, NOT_BEFORE, REASON, ERROR, FIRST_FAILURE, LAST_FAILURE, SUBSCRIPTION, EXCHANGE, ROUTING_KEY)
 
