@@ -27,6 +27,7 @@ MESSAGE_KEPT = 2000  # characters of an error's message
 KIND_KEPT = 200  # characters of an exception's qualified name
 TRACEBACK_KEPT = 8000  # characters of a traceback, its end: where it happened
 HISTORY_KEPT = 20  # failures remembered, the newest
+HISTORY_READ = 65_536  # characters of a history taken on; we never write so many
 
 
 class Retry(Exception):
@@ -146,8 +147,8 @@ def failure_headers(headers: Mapping[str, Any], attempt: int, failure: Failure, 
 
 def _append_history(text: object, attempt: int, failure: Failure, now: str) -> str:
     try:
-        history = json.loads(text) if isinstance(text, str) else []
-    except ValueError:
+        history = json.loads(text) if isinstance(text, str) and len(text) <= HISTORY_READ else []
+    except (ValueError, RecursionError):
         history = []
     if not isinstance(history, list):
         history = []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pipeline.codec.compression import ZSTD, compress, decompress
 from pipeline.codec.envelope import (
+    HEADERS_OF_ATTRIBUTES,
     JSON,
+    PREFIX,
     STRUCTURED,
     EnvelopeWriter,
     attribute,
@@ -104,6 +107,8 @@ class Codec:
         properties = delivery.properties
         content_type = properties.content_type or JSON
         body = delivery.body
+        if len(body) > self._max_body:
+            raise PayloadTooLarge(f"{len(body)} bytes of body; at most {self._max_body} are taken (PIPELINE_MAX_BODY)")
         if properties.content_encoding:
             body = decompress(body, properties.content_encoding, self._max_body)
         if content_type != JSON:
@@ -117,7 +122,7 @@ class Codec:
             payload = self._type(name).payload
         if not body:
             raise UndecodableBody("the body is empty")
-        others = extensions(properties) if len(properties.headers) > 3 else NO_EXTENSIONS
+        others = NO_EXTENSIONS if properties.headers.keys() <= HEADERS_OF_ATTRIBUTES else extensions(properties)
         return Event(
             name,
             payload.read(body),
@@ -135,10 +140,13 @@ class Codec:
         whole: Any = self._any.read(body)
         if not isinstance(whole, dict):
             raise UndecodableBody("a structured CloudEvent must be a JSON object")
-        headers = {f"cloudEvents_{name}": value for name, value in whole.items() if name not in ("data", "data_base64")}
+        headers = {f"{PREFIX}{name}": value for name, value in whole.items() if name not in ("data", "data_base64")}
+        content_type = str(whole.get("datacontenttype") or JSON)
+        if content_type.startswith(STRUCTURED):
+            raise UndecodableBody("a structured CloudEvent within a structured CloudEvent")
         properties = replace(
             delivery.properties,
-            content_type=JSON,
+            content_type=content_type,
             content_encoding="",
             message_id=str(whole.get("id") or delivery.properties.message_id),
             type=str(whole.get("type") or delivery.properties.type),
@@ -147,5 +155,13 @@ class Codec:
         inner = Delivery(
             delivery.tag, delivery.epoch, delivery.redelivered, delivery.exchange, delivery.routing_key, b"", b"{}"
         )
-        inner.use(properties, self._any.write(whole.get("data")))
+        inner.use(properties, self._structured_data(whole))
         return self.decode(inner, payload)
+
+    def _structured_data(self, whole: dict[str, Any]) -> bytes:
+        if "data_base64" not in whole:
+            return self._any.write(whole.get("data"))
+        try:
+            return b64decode(whole["data_base64"], validate=True)
+        except (ValueError, TypeError) as error:
+            raise UndecodableBody(f"data_base64 can't be read: {error}") from error

@@ -31,6 +31,9 @@ OTHER_PREFIX = "cloudEvents:"
 JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
 ATTRIBUTES = frozenset({"id", "type", "source", "time", "subject", "dataschema", "datacontenttype", "specversion"})
+HEADERS_OF_ATTRIBUTES = frozenset(prefix + name for prefix in (PREFIX, OTHER_PREFIX) for name in ATTRIBUTES)
+LONGEST_ID = 255  # bytes, as many as an AMQP message id may have
+YEAR_2106 = 2**32  # seconds since the epoch; a timestamp above it is in milliseconds, as some programs write it
 
 _u16 = Struct(">H")
 _u32 = Struct(">I")
@@ -59,7 +62,7 @@ class EnvelopeWriter:
                 fixed = self._remember(event.source)
             table = b"".join((fixed, _TIME, _u32.pack(len(time)), time, self._optional(event)))
             message_id = event.id.encode()
-            if not 0 < len(message_id) < 256 or not event.id.isprintable():
+            if not 0 < len(message_id) <= LONGEST_ID or not event.id.isprintable():
                 raise ValueError("the id must be 1 to 255 bytes of printable text")
             content_type = self._content_types.get(event.datacontenttype) or short_string(event.datacontenttype)
             return b"".join(
@@ -88,6 +91,8 @@ class EnvelopeWriter:
     def _optional(self, event: AnyEvent) -> bytes:
         if event.subject is None and event.dataschema is None and not event.extensions:
             return b""
+        if taken := ATTRIBUTES & event.extensions.keys():
+            raise ValueError(f"extension {min(taken)!r} has the name of an attribute")
         attributes = {"subject": event.subject, "dataschema": event.dataschema, **event.extensions}
         return b"".join(
             [table_field(f"{PREFIX}{name}", str(value)) for name, value in attributes.items() if value is not None]
@@ -100,6 +105,8 @@ def attribute(properties: Properties, name: str) -> str | None:
     value = headers.get(PREFIX + name)
     if value is None:
         value = headers.get(OTHER_PREFIX + name)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     return None if value is None else str(value)
 
 
@@ -110,13 +117,15 @@ def event_type(delivery: Delivery) -> str:
 
 
 def event_id(delivery: Delivery) -> str:
-    """The event's id. Raises: MissingId when the message has none."""
+    """The event's id. Raises: MissingId when the message has none, UndecodableBody when it is over 255 bytes."""
     properties = delivery.properties
     found = properties.message_id or attribute(properties, "id")
     if not found:
         raise MissingId(
             f"message on {delivery.routing_key!r} has no id (AMQP message_id); without one it can't be processed once"
         )
+    if len(found) > LONGEST_ID // 4 and len(found.encode()) > LONGEST_ID:
+        raise UndecodableBody(f"id {found[:40]!r}... is {len(found.encode())} bytes; at most {LONGEST_ID} are taken")
     return found
 
 
@@ -124,23 +133,20 @@ def event_time(properties: Properties) -> datetime:
     """When it happened, aware, UTC; the epoch when nobody says. Raises: UndecodableBody for an unreadable time."""
     text = attribute(properties, "time")
     if text is None:
+        seconds = properties.timestamp if properties.timestamp < YEAR_2106 else properties.timestamp / 1000
         try:
-            return datetime.fromtimestamp(properties.timestamp, UTC)
+            return datetime.fromtimestamp(seconds, UTC)
         except (ValueError, OverflowError, OSError):
             raise UndecodableBody(f"timestamp {properties.timestamp} is no time") from None
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise UndecodableBody(f"attribute time is {text[:40]!r}, which is no ISO 8601 time") from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def extensions(properties: Properties) -> dict[str, str]:
     """The CloudEvents attributes that are not of the core, by name."""
-    found = {}
-    for name, value in properties.headers.items():
-        if name.startswith((PREFIX, OTHER_PREFIX)):
-            short = name[len(PREFIX) :]
-            if short not in ATTRIBUTES:
-                found[short] = str(value)
-    return found
+    names = properties.headers.keys() - HEADERS_OF_ATTRIBUTES
+    own = {name[len(PREFIX) :] for name in names if name.startswith((PREFIX, OTHER_PREFIX))}
+    return {name: attribute(properties, name) or "" for name in own}

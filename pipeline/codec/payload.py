@@ -9,11 +9,12 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from pipeline.errors import ConfigurationError, InvalidPayload, UndecodableBody
@@ -60,33 +61,49 @@ def from_annotation(annotation: Any) -> Payload:
         return any_json()
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    except PydanticSchemaGenerationError as error:
+    except PydanticUserError as error:
         raise ConfigurationError(f"{annotation!r} can't be used as an event's model: {error}") from error
-    validate_json, validate = adapter.validate_json, adapter.validate_python
-    dump = adapter.dump_json
-
-    def read(body: bytes) -> Any:
-        try:
-            return validate_json(body)
-        except ValidationError as error:
-            if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-                raise UndecodableBody(f"body is not JSON: {_describe(error)}") from error
-            raise InvalidPayload(_describe(error)) from error
+    # A SQLModel table class checks nothing when pydantic makes its instances, only when it is asked itself.
+    table = getattr(annotation, "model_config", {}).get("table")
+    validate = annotation.model_validate if table else partial(adapter.validate_python, by_alias=True, by_name=True)
 
     def check(value: Any) -> Any:
         try:
-            # An instance may have been changed since it was made, and a SQLModel table class never checks: look again.
-            return validate(value.model_dump() if hasattr(value, "model_dump") else value)
+            return validate(_taken_apart(adapter, value))
         except ValidationError as error:
             raise InvalidPayload(_describe(error)) from error
 
     def write(value: Any) -> bytes:
         try:
-            return dump(value)
+            # Without what is computed from the rest, which a model that forbids extra fields would not read again.
+            return adapter.dump_json(value, by_alias=True, round_trip=True)
         except PydanticSerializationError as error:
             raise InvalidPayload(f"data has no JSON form: {error}") from error
 
+    read = (lambda body: check(_read_json(body))) if table else partial(_read_model, adapter)
     return Payload(read, check, write, annotation)
+
+
+def _read_model(adapter: TypeAdapter[Any], body: bytes) -> Any:
+    try:
+        return adapter.validate_json(body, by_alias=True, by_name=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        if fault["type"] == "json_invalid" and not fault["loc"]:
+            raise UndecodableBody(f"body is not JSON: {_describe(error)}") from error
+        raise InvalidPayload(_describe(error)) from error
+
+
+def _taken_apart(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """`value` as plain data, for an instance may have been changed since it was made, or never been checked."""
+    if isinstance(value, dict):
+        return value
+    if hasattr(value, "model_dump"):
+        return value.model_dump(round_trip=True, warnings=False)
+    try:
+        return adapter.dump_python(value, round_trip=True, warnings=False)
+    except PydanticSerializationError as error:
+        raise InvalidPayload(f"data does not fit its model: {error}") from error
 
 
 def _import(event: EventType) -> Any:
@@ -107,20 +124,22 @@ def _from_schema(event: EventType) -> Payload:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"schema {event.schema} of event {event.name!r} can't be used: {error}") from error
 
-    def check(value: Any) -> Any:
+    def check_json(value: Any) -> Any:
         if not validator.is_valid(value):
-            faults = [
-                f"{'.'.join(str(part) for part in fault.instance_path) or '(whole)'}: breaks {_keyword(fault)}"
-                for fault in validator.iter_errors(value)
-            ]
-            raise InvalidPayload(_join(faults))
+            raise InvalidPayload(_join([_breach(fault) for fault in validator.iter_errors(value)]))
         return value
 
-    return Payload(lambda body: check(_read_json(body)), check, _write)
+    def check(value: Any) -> Any:
+        return check_json(_read_json(_write(value)))  # dates, decimals, models: as they will stand in the body
+
+    return Payload(lambda body: check_json(_read_json(body)), check, _write)
 
 
-def _keyword(fault: jsonschema_rs.ValidationError) -> str:
-    return repr("/".join(str(part) for part in fault.schema_path))
+def _breach(fault: jsonschema_rs.ValidationError) -> str:
+    path = [str(part) for part in fault.instance_path]
+    if isinstance(fault.kind, jsonschema_rs.ValidationErrorKind.Required):
+        return f"{'.'.join([*path, fault.kind.property])}: is required"
+    return f"{'.'.join(path) or '(whole)'}: breaks {'/'.join(str(part) for part in fault.schema_path)!r}"
 
 
 def _read_json(body: bytes) -> Any:
@@ -132,9 +151,12 @@ def _read_json(body: bytes) -> Any:
 
 def _write(value: Any) -> bytes:
     try:
-        return to_json(value, inf_nan_mode="constants")
-    except PydanticSerializationError as error:
+        body = to_json(value, inf_nan_mode="constants")
+        if b"NaN" in body or b"Infinity" in body:  # as a number, or within a text
+            from_json(body, allow_inf_nan=False)
+    except (PydanticSerializationError, ValueError) as error:
         raise InvalidPayload(f"data has no JSON form: {error}") from error
+    return body
 
 
 def _same(value: Any) -> Any:
@@ -142,10 +164,12 @@ def _same(value: Any) -> Any:
 
 
 def _describe(error: ValidationError) -> str:
-    faults = [
-        f"{'.'.join(str(part) for part in fault['loc']) or '(whole)'}: {fault['msg']}"
-        for fault in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    faults = []
+    for fault in error.errors(include_url=False, include_input=False):
+        told = fault["msg"]
+        if fault["type"] == "union_tag_invalid":  # pydantic's own words name the value
+            told = f"{fault['ctx']['discriminator']} must be one of {fault['ctx']['expected_tags']}"
+        faults.append(f"{'.'.join(str(part) for part in fault['loc']) or '(whole)'}: {told}")
     return _join(faults)
 
 
