@@ -127,8 +127,8 @@ def decide(policy: RetryPolicy, attempt: int, failure: Failure) -> RetryLater | 
 def rung(policy: RetryPolicy, wait: float) -> float:
     """The ladder's delay for a wait of `wait` seconds: the longest that is not over it, else the shortest.
 
-    A longer wait takes several rounds, so an event is never early by more than clocks differ, and is late by less than
-    the shortest delay.
+    A longer wait takes several rounds, so an event is never early by more than clocks differ, and is late by the
+    shortest delay at most.
     """
     fitting = [delay for delay in policy.delays if delay <= wait]
     return max(fitting) if fitting else min(policy.delays)
