@@ -12,7 +12,7 @@ from benchmarks.peers.publishing import from_threads
 from benchmarks.protocol import Tally
 
 
-class QuorumBroker(RabbitmqBroker):  # type: ignore[misc] - untyped where mypy runs
+class QuorumBroker(RabbitmqBroker):  # type: ignore[misc]  # untyped where mypy runs
     """Dramatiq has no setting for the type of its queues."""
 
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
