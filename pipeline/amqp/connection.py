@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import aio_pika
 import aiormq
@@ -65,6 +65,14 @@ async def open_connection(settings: Settings, name: str) -> AsyncIterator[Abstra
         await connection.close()
 
 
+def _refused_to_open(error: BaseException) -> bool:
+    """Whether the broker closed the connection instead of opening the virtual host.
+
+    aiormq (7.2) tells of that only as a frame that it did not expect, whose reason it does not give.
+    """
+    return isinstance(error, aiormq.ConnectionNotAllowed) or "Connection.OpenOk" in str(error)
+
+
 def translate(error: BaseException, url: str) -> BrokerError:
     """Our error for a client library's error at `url`; passes ours through."""
     where = mask(urlunsplit(urlsplit(url)._replace(query="")))
@@ -74,10 +82,10 @@ def translate(error: BaseException, url: str) -> BrokerError:
             return error
         case aiormq.AuthenticationError() | aiormq.ProbableAuthenticationError():
             return AuthenticationFailed(f"{where} refused the user or password; check PIPELINE_AMQP_URL")
-        case aiormq.ConnectionNotAllowed():
-            vhost = urlsplit(url).path.lstrip("/") or "/"
+        case aiormq.ConnectionNotAllowed() | aiormq.exceptions.InvalidFrameError() if _refused_to_open(error):
+            vhost = unquote(urlsplit(url).path[1:]) or "/"
             return VirtualHostMissing(
-                f"virtual host {vhost!r} at {where} does not exist or is closed to this user ({detail}); "
+                f"virtual host {vhost!r} at {where} does not exist, or does not let this user in; "
                 "create it or name another in PIPELINE_AMQP_URL"
             )
         case aiormq.ChannelAccessRefused():

@@ -77,11 +77,18 @@ def _import(subscription: Subscription) -> ModuleType:
     except HandlerError:
         raise
     except Exception as error:  # whatever a user's module may raise when imported
-        last = traceback.extract_tb(error.__traceback__)[-1]
         raise HandlerError(
             f"handler module {subscription.handler!r} can't be imported: {type(error).__name__}: {error} "
-            f"({last.filename}:{last.lineno})"
+            f"({_place(error)})"
         ) from error
+
+
+def _place(error: Exception) -> str:
+    """file:line where a module failed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"
 
 
 def _find(module: ModuleType, subscription: Subscription) -> Worker:

@@ -19,6 +19,11 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
+from pipeline.amqp.confirms import ConfirmChannel
+from pipeline.amqp.lane import Lane
+from pipeline.message import Message
+from pipeline.properties import Properties, encode_properties
+from pipeline.settings import Settings, load_settings
 from tests.support.broker import TestVhost, manage
 from tests.support.rabbit import rabbit
 from tests.support.topologies import until
@@ -58,6 +63,11 @@ class Application:
             "PIPELINE_DATABASE_URL": f"sqlite+aiosqlite:///{self.folder}/data/{{subscription}}.db",
             "PIPELINE_TOPOLOGY": str(self.folder / "topology.yaml"),
         }
+
+    @property
+    def settings(self) -> Settings:
+        """What its commands read from the environment."""
+        return load_settings(self.environ)
 
     def write(self, name: str, text: str) -> Path:
         """A file in the folder."""
@@ -116,6 +126,15 @@ class Application:
             return self.count(subscription, table) >= count
 
         await until(reached, f"{count} rows in {table} of {subscription}")
+
+    async def put_raw(self, queue: str, *messages: tuple[Properties | bytes, bytes]) -> None:
+        """Lay (properties, body) into a queue as they are, confirmed: a client library would mend or refuse them."""
+        lane = await Lane.open(self.settings, "test")
+        raw = [(each if isinstance(each, bytes) else encode_properties(each), body) for each, body in messages]
+        receipt = (await ConfirmChannel.open(lane)).publish([Message("", queue, body, each, "") for each, body in raw])
+        await receipt.done
+        await lane.close()
+        assert not receipt.errors
 
     async def take(self, queue: str) -> list[AbstractIncomingMessage]:
         """Everything ready in a queue, removed."""
