@@ -20,7 +20,7 @@ from benchmarks.measures.offered import RATE, TARGET
 from benchmarks.place import PROJECT, STATE
 from benchmarks.processes import BenchmarkError
 from benchmarks.report import markdown, svg, terminal
-from benchmarks.results import Outcome, load, save
+from benchmarks.results import Outcome, Row, load, save
 from benchmarks.scale import FULL, QUICK
 from pipeline.broker.locate import find_broker
 from pipeline.errors import PipelineError
@@ -45,7 +45,11 @@ def main() -> int:
     for measure in chosen:
         outcome = Outcome(measure.name, measure.about, taken=machine.taken_on(found.address, peer.versions()))
         began = time.monotonic()
-        measure.run(bench, outcome)
+        try:
+            measure.run(bench, outcome)
+        except BenchmarkError as error:
+            outcome.rows.append(Row(f"{measure.name}: could not be measured", "", str(error).splitlines()[0], False))
+            print(f"error: {error}", file=sys.stderr)
         progress.next_measure()
         taken.append(outcome)
         kept[measure.name] = outcome

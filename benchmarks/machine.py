@@ -25,7 +25,7 @@ def taken_on(broker: Address, peers: Mapping[str, str]) -> dict[str, str]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "CPU": f"{_cpu()}, {os.cpu_count()} cores",
         "memory": f"{memory:.0f} GB",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": " ".join((platform.system(), *platform.release().split(".")[:2])),
         "load before": f"{os.getloadavg()[0]:.1f}",
         "Python": platform.python_version(),
         "RabbitMQ": broker.version or "unknown (PIPELINE_AMQP_URL)",

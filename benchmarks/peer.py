@@ -124,11 +124,11 @@ def install(say: Callable[[str], None]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The peers' versions by name."""
+    """The versions of the peers' packages."""
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     packages = [peer.package for peer in PEERS]
     told = subprocess.run([interpreter(), "-c", code, *packages], check=True, capture_output=True, text=True).stdout
-    return dict(zip((peer.name for peer in PEERS), told.split(), strict=True))
+    return dict(zip(packages, told.split(), strict=True))
 
 
 def run_peer(broker: Address, peer: Peer, count: int) -> Run:

@@ -40,7 +40,7 @@ def run(bench: Bench, outcome: Outcome) -> None:
                 failed[each.name] = str(error)
     _report(outcome, ceiling, whole, rows, {name: runs for name, runs in peers.items() if name not in failed})
     versions = peer.versions()
-    outcome.notes += [f"{each.name} {versions[each.name]}: {each.tuning}." for each in peer.PEERS]
+    outcome.notes += [f"{each.name} ({each.package} {versions[each.package]}): {each.tuning}." for each in peer.PEERS]
     outcome.notes += [f"{name} could not be measured: {why.splitlines()[0]}" for name, why in failed.items()]
 
 

@@ -11,7 +11,7 @@ from benchmarks.results import Bar, Curve
 WIDTH = 760
 LABELS = 210  # left of the bars
 BAR, GAP, GROUP_GAP = 20, 6, 38
-PLOT = (64, 48, 560, 320)  # left, top, width, height of the curves
+PLOT = (72, 48, 560, 320)  # left, top, width, height of the curves
 
 STYLE = """\
 text{font:12px ui-sans-serif,system-ui,"Segoe UI",Helvetica,Arial,"DejaVu Sans",sans-serif;fill:#1f2933}
@@ -27,16 +27,15 @@ text{fill:#e6ebf1}.small{fill:#a4b1c0}.page{fill:#12171e}.ours{fill:#5b9bf3}.the
 
 
 def bars(title: str, given: Sequence[Bar]) -> str:
-    """Horizontal bars, grouped; a thin line from least to most."""
+    """Horizontal bars, each group to a scale of its own; a thin line from least to most."""
     groups = list(dict.fromkeys(bar.group for bar in given))
-    most = max(bar.high for bar in given)
-    scale = (WIDTH - LABELS - 90) / most
     parts: list[str] = [_text(20, 30, title, "title")]
     y = 46
     for group in groups:
         y += GROUP_GAP - 12
         parts.append(_text(20, y, group, "group"))
         y += 10
+        scale = (WIDTH - LABELS - 90) / max(bar.high for bar in given if bar.group == group)
         for bar in (each for each in given if each.group == group):
             kind = "ours" if bar.ours else "theirs"
             width = max(1.0, bar.value * scale)
@@ -48,7 +47,14 @@ def bars(title: str, given: Sequence[Bar]) -> str:
                 parts.append(_line(low, middle, high, middle, "range"))
             parts.append(_text(LABELS + max(width, bar.high * scale) + 8, middle + 4, f"{bar.value:,.0f}/s"))
             y += BAR + GAP
-    parts.append(_text(20, y + 24, "events a second; median of the rounds, line from least to most", "small"))
+    parts.append(
+        _text(
+            20,
+            y + 24,
+            "events a second; median of the rounds, line from least to most; each group has a scale of its own",
+            "small",
+        )
+    )
     return _page(WIDTH, y + 40, parts)
 
 
@@ -80,7 +86,7 @@ def curves(title: str, given: Sequence[Curve], limit: float, limit_at: float) ->
         parts.append(_text(x_of(percent), top + height + 18, name, "small", "middle"))
     for power in range(lowest, highest + 1):
         parts.append(_line(left, y_of(10.0**power), left + width, y_of(10.0**power), "grid"))
-        parts.append(_text(left - 8, y_of(10.0**power) + 4, f"{10.0**power:g} ms", "small", "end"))
+        parts.append(_text(left - 8, y_of(10.0**power) + 4, f"{10.0**power:,g} ms", "small", "end"))
     parts.append(_line(left, y_of(limit), x_of(limit_at), y_of(limit), "limit"))
     parts.append(_line(x_of(limit_at), y_of(limit), x_of(limit_at), top + height, "limit"))
     parts.append(_text(left + 6, y_of(limit) - 6, f"promised: {limit_at:g} % within {limit:g} ms", "bad"))
