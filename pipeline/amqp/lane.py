@@ -126,7 +126,8 @@ class Lane:
             async with asyncio.timeout(settings.connect_timeout):
                 await connection.connect()
         except CLIENT_ERRORS as error:
-            raise translate(error, url) from error
+            violation = transport.protocol.violation if transport.protocol else None
+            raise violation or translate(error, url) from error
         lane = cls(connection, transport, splitter, url)
         lanes.append(lane)
         return lane

@@ -139,6 +139,8 @@ class Publisher:
             channel, lane = await self._ready_patiently()
             await lane.unblocked.wait()
             await channel.room(WINDOW)
+            if channel.closed is not None:
+                continue  # lost while we waited; nothing of this chunk was sent
             receipts.append(channel.publish(chunk))
             chunk = _chunk(remaining)
             if chunk:

@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -87,6 +88,13 @@ def broker_node(request: pytest.FixtureRequest) -> Address:
 @pytest.fixture
 def vhost(broker_node: Address) -> Iterator[TestVhost]:
     """An empty virtual host for one test, deleted with everything in it afterwards."""
+    with new_vhost(broker_node) as vhost:
+        yield vhost
+
+
+@contextmanager
+def new_vhost(broker_node: Address) -> Iterator[TestVhost]:
+    """An empty virtual host on that broker, for the block."""
     name = f"t-{secrets.token_hex(6)}"
     manage(broker_node.management_url, "PUT", f"/api/vhosts/{name}", {})
     user = quote(unquote(urlsplit(broker_node.management_url).username or ""), safe="")

@@ -43,6 +43,11 @@ class Proxy:
         """Let bytes pass again, the held ones first."""
         self.stall(up=False, down=False)
 
+    def inject(self, data: bytes) -> None:
+        """Send bytes to every client that the broker never sent."""
+        for writers in self._pairs.values():
+            writers[0].write(data)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its start to its end."""
         task = asyncio.current_task()
