@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
+from yarl import URL
 
 from pipeline.errors import (
     AccessRefused,
@@ -53,9 +54,11 @@ async def open_connection(settings: Settings, name: str) -> AsyncIterator[Abstra
     Raises: BrokerError and its kinds.
     """
     url = connection_url(settings, name)
+    connection = aio_pika.Connection(URL(url))
     try:
-        connection = await asyncio.wait_for(aio_pika.connect(url), settings.connect_timeout)
+        await connection.connect(settings.connect_timeout)
     except (*CLIENT_ERRORS, aio_pika.exceptions.AMQPException) as error:
+        await connection.close()  # what never opened must be closed as well, or it complains when it is forgotten
         raise translate(error, url) from error
     try:
         yield connection

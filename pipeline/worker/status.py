@@ -21,11 +21,9 @@ def tell(descriptor: int, word: bytes) -> None:
 
 
 def heard(descriptor: int) -> bytes:
-    """All words in the pipe now, which is closed."""
+    """The words in the pipe now."""
     os.set_blocking(descriptor, False)
     try:
         return os.read(descriptor, 64)
-    except BlockingIOError:  # something the process started holds the other end, and no word was said
+    except BlockingIOError:  # none, and the other end is open
         return b""
-    finally:
-        os.close(descriptor)

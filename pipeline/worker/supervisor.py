@@ -2,8 +2,8 @@
 
 Knows nothing of brokers and databases, so that what kills a worker can't kill its supervisor. A process that died is
 started again after a pause that doubles while it keeps dying young. One that could not begin at all (wrong files, no
-broker) ends the others and the supervisor with its exit code; it said why itself. Once it has begun, no exit code ends
-the supervisor: it may come from a handler.
+broker) ends the others and the supervisor with its exit code; it said why itself. Once one has begun, no exit code
+ends the supervisor: it may be a handler's, or the broker may be away while a process starts.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ FIRST_PAUSE = 0.2  # seconds before a process that died is started again
 LONGEST_PAUSE = 5.0  # seconds
 HEALTHY = 30.0  # seconds a process must live for the pause to begin anew
 GRACE = 5.0  # seconds beyond the drain deadline before a process is killed
-CANNOT_BEGIN = (2, 3)  # exit codes that starting again would not change: configuration, drift
-BROKER_OR_DATABASE = (4, 5)  # exit codes that end it at the very first start only
+CANNOT_BEGIN = (2, 3, 4, 5)  # exit codes of a process that said why it can't: configuration, drift, broker, database
 
 
 class Supervisor:
@@ -37,6 +36,7 @@ class Supervisor:
         self._drain_deadline = drain_deadline
         self._stopping = asyncio.Event()
         self._exit_code = 0
+        self._begun = False  # one of them once did
 
     async def run(self) -> int:
         """Supervise until every process ended well or one can't begin; the exit code for the whole."""
@@ -49,13 +49,12 @@ class Supervisor:
     async def _keep_alive(self, index: int) -> None:
         loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
-        first = True
         while not self._stopping.is_set():
             started = loop.time()
             code, said = await self._run_one()
             if self._stopping.is_set() or (code == 0 and ENDED in said):
                 return
-            if BEGAN not in said and (code in CANNOT_BEGIN or (first and code in BROKER_OR_DATABASE)):
+            if not self._begun and code in CANNOT_BEGIN:
                 self._exit_code = code
                 self._stopping.set()
                 return
@@ -66,7 +65,6 @@ class Supervisor:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
             pause = min(pause * 2, LONGEST_PAUSE)
-            first = False
 
     async def _run_one(self) -> tuple[int, bytes]:
         """Run one process to its end: its exit code, and what it said of itself."""
@@ -78,7 +76,23 @@ class Supervisor:
             )
         finally:
             os.close(its)
-        return await self._wait(process), heard(ours)
+        words = bytearray()
+
+        def hear() -> None:
+            if not (said := heard(ours)):
+                loop.remove_reader(ours)  # the process has ended
+            words.extend(said)
+            self._begun |= BEGAN in words
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ours, hear)
+        try:
+            code = await self._wait(process)
+            hear()
+        finally:
+            loop.remove_reader(ours)
+            os.close(ours)
+        return code, bytes(words)
 
     async def _wait(self, process: asyncio.subprocess.Process) -> int:
         ended = asyncio.create_task(process.wait())
