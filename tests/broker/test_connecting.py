@@ -1,4 +1,4 @@
-"""Connections that can't be had, over TLS, or that turn out not to be AMQP: each has its name, and hides the password."""
+"""Connections that can't be had, go over TLS, or turn out not to be AMQP: each has its name and hides the password."""
 
 from __future__ import annotations
 
