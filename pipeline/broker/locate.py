@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.broker import docker, installation, packages, probe, system_package
+from pipeline.broker import debian, docker, installation, packages, probe, system_package
 from pipeline.broker.address import Address, read_record
 from pipeline.broker.installation import Installation
 from pipeline.broker.node import Node
@@ -50,7 +50,7 @@ def find_broker(state_dir: Path, environ: Mapping[str, str], say: Say, compose_f
             failed.append(str(error))
     try:
         return _private_node(state_dir, packages.unpack(state_dir.absolute() / "packages", say))
-    except packages.UnpackError as error:
+    except debian.UnpackError as error:
         failed.append(str(error))
     try:
         return _private_node(state_dir, system_package.install(say))

@@ -1,16 +1,16 @@
-"""What one kind of database has to offer the store. In: nothing. Out: the `Database` protocol, kept by `sqlite.py`.
+"""What one kind of database has to offer the store. In: nothing. Out: the `Database` protocol.
 
-All that differs between SQLite and another database is behind this; the transaction, the order of writes and the
-rows know only SQLAlchemy Core. PostgreSQL needs one more module like `sqlite.py` and a line in `store.open_database`.
+It is kept by `sqlite.py` and `postgres.py`. All that differs between databases is behind this; the transaction, the
+order of writes and the rows know only SQLAlchemy Core.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import Connection, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.errors import StoreUnavailable
@@ -43,13 +43,16 @@ class Database(Protocol):
         """Which of these are in the inbox, by one statement whatever their number."""
 
     def claim(self, connection: Connection, subscription: str, types: Mapping[str, str], at: str) -> set[str]:
-        """Put event ids with their types into the inbox; those that were not there before. In a transaction."""
+        """Put event ids with their types into the inbox; those that were not there before. In a transaction.
+
+        Raises: RowRejected when the database can't keep some id or type as it is.
+        """
 
     def insert_rows(self, connection: Connection, statement: RowsStatement, rows: Sequence[Values]) -> None:
         """Run the statement for all rows, in as few steps as can be. In a transaction."""
 
-    def one_of(self, column: Any, values: Sequence[str | int]) -> ColumnElement[bool]:
-        """The condition that the column has one of the values, as one parameter whatever their number."""
+    def forget(self, connection: Connection, table: Table, subscription: str, keys: Sequence[str]) -> None:
+        """Delete the subscription's rows with these keys from one of the library's tables, by one statement."""
 
     def fault(self, error: BaseException) -> StoreUnavailable | None:
         """The error as the database's own trouble, or None when what was written is to blame."""

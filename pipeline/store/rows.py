@@ -32,6 +32,7 @@ class RowsStatement:
     table, each with the SQL that its value comes from, or None when that is simply a parameter. `plain` is true when
     this is all there is, so that the rows may be put into one VALUES list; otherwise SQLAlchemy has to run Python-side
     column defaults for each row.
+    `key` are the parameters by which a row may change another row of the same statement; none if that can't be.
     """
 
     table: Table
@@ -39,6 +40,7 @@ class RowsStatement:
     parameters: Mapping[str, Column[Any]]
     columns: Mapping[str, ColumnElement[Any] | None]
     plain: bool = True
+    key: tuple[str, ...] = ()
 
 
 def rows_statement(table: Table, statement: Insert, columns: Iterable[str], plain: bool = True) -> RowsStatement:
@@ -142,7 +144,8 @@ class Rows:
         else:
             statement = statement.on_conflict_do_nothing(index_elements=index)
         plain = not generators and _plain(shape, absent)
-        rows = RowsStatement(shape.table, statement, parameters, columns, plain)
+        key = tuple(shape.columns[name].key for name in shape.key) if changes else ()
+        rows = RowsStatement(shape.table, statement, parameters, columns, plain, key)
         form = shape.upserts[given, absent, missing] = _Form(rows, tuple(attributes), tuple(generators))
         return form
 

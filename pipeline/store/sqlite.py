@@ -14,14 +14,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, create_engine, event, func, select
+from sqlalchemy import Connection, Table, create_engine, delete, event, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pipeline.errors import RowRejected, StoreUnavailable
+from pipeline.errors import StoreUnavailable
+from pipeline.store.conversion import converters
 from pipeline.store.database import faults_of
 from pipeline.store.rows import DialectInsert, RowsStatement, Values
 from pipeline.store.sqlite_faults import sqlite_fault
@@ -133,12 +134,11 @@ class Sqlite:
             bulk = self._bulk[statement] = _Bulk(statement, connection)
         bulk.execute(connection, rows)
 
-    def one_of(self, column: Any, values: Sequence[str | int]) -> ColumnElement[bool]:
-        """See `Database.one_of`."""
-        condition: ColumnElement[bool] = column.in_(
-            select(func.json_each(json.dumps(list(values))).table_valued("value").c.value)
-        )
-        return condition
+    def forget(self, connection: Connection, table: Table, subscription: str, keys: Sequence[str]) -> None:
+        """See `Database.forget`."""
+        ours, key = table.primary_key.columns
+        given = select(func.json_each(json.dumps(list(keys))).table_valued("value").c.value)
+        connection.execute(delete(table).where(ours == subscription, key.in_(given)))
 
     def fault(self, error: BaseException) -> StoreUnavailable | None:
         """See `Database.fault`."""
@@ -182,22 +182,14 @@ class _Bulk:
         self._width = len(statement.parameters)
         self._most = min(MOST_ROWS, MOST_PARAMETERS // self._width)
         self._texts: dict[int, str] = {}
-        self._converters: list[tuple[int, Callable[[Any], Any], Column[Any]]] = []
-        for place, column in enumerate(statement.parameters.values()):
-            convert = column.type.dialect_impl(self._dialect).bind_processor(self._dialect)
-            if convert is not None:
-                self._converters.append((place, convert, column))
+        self._converters = converters(statement, self._dialect)
 
     def execute(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Write the rows, in their order."""
         width = self._width
         values = list(chain.from_iterable(rows))
-        for place, convert, column in self._converters:
-            try:
-                values[place::width] = list(map(convert, values[place::width]))
-            except Exception as error:
-                reason = f"{column} can't take such a value ({type(error).__name__}: {error})"
-                raise RowRejected(reason) from error
+        for convert in self._converters:
+            values[convert.place :: width] = convert(values[convert.place :: width])
         cursor = connection.connection.cursor()
         done, left = 0, len(rows)
         while left:

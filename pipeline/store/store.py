@@ -11,21 +11,15 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from sqlalchemy import Connection, Executable, GenerativeSelect, delete, func, select
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import Connection, Executable, GenerativeSelect, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from pipeline.errors import ConfigurationError, HandlerError, StoreUnavailable
-from pipeline.settings import mask
+from pipeline.errors import HandlerError
 from pipeline.store.database import Database, faults_of
-from pipeline.store.schema import create_missing, tables_of
-from pipeline.store.sqlite import Sqlite
+from pipeline.store.opening import open_database
 from pipeline.store.tables import INBOX, OUTBOX, RESULT
 from pipeline.store.transaction import Committer, unstorable
 from pipeline.store.writes import CommitReport, Counts, Effects, Outgoing
@@ -102,8 +96,7 @@ class Store:
         """Take published follow-up events out of the outbox; keys that are gone already do no harm."""
         if not keys:
             return
-        condition = self._database.one_of(OUTBOX.c.key, keys)
-        await self._database.write(partial(self._delete_outgoing, condition))
+        await self._database.write(partial(self._delete_outgoing, keys))
 
     async def last_processed(self) -> datetime | None:
         """When this subscription's newest event was committed, aware, UTC; None when there is none."""
@@ -129,59 +122,6 @@ class Store:
             async with self._database.reader.connect() as connection:
                 return list(await connection.execute(statement))
 
-    def _delete_outgoing(self, condition: Any, connection: Connection) -> None:
+    def _delete_outgoing(self, keys: Sequence[str], connection: Connection) -> None:
         with faults_of(self._database), connection.begin():
-            connection.execute(delete(OUTBOX).where(condition, OUTBOX.c.subscription == self._subscription))
-
-
-def open_database(url: str, subscription: str, tables: Sequence[type[SQLModel]]) -> Database:
-    """The database at `url`, not connected yet; for SQLite its folder is made.
-
-    Raises: ConfigurationError, StoreUnavailable.
-    """
-    parsed = _parse(url, subscription)
-    place = _shown(url)
-    if parsed.drivername != "sqlite+aiosqlite":
-        raise ConfigurationError(
-            f"the database URL {place} is of a kind this version can't use;"
-            " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
-        )
-    if parsed.database in ("", ":memory:") or parsed.query.get("mode") == "memory":
-        raise ConfigurationError(
-            f"the database URL {place} names no file, so its results would be gone with the process;"
-            " it must look like sqlite+aiosqlite:///folder/{subscription}.db"
-        )
-    if "uri" not in parsed.query:
-        _make_folder(Path(parsed.database or "").parent)
-    try:
-        return Sqlite(parsed, partial(create_missing, tables=tables_of(tables), place=place))
-    except (ImportError, NoSuchModuleError, ArgumentError) as error:
-        raise ConfigurationError(f"the database URL {place} can't be used: {error}") from error
-
-
-def _parse(url: str, subscription: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise ConfigurationError(
-            f"the database URL {_shown(url)} can't be read; it must look like sqlite+aiosqlite:///folder/{{subscription}}.db"
-        ) from error
-    # A name with a slash must not lead out of the folder.
-    return parsed.set(database=(parsed.database or "").replace("{subscription}", quote(subscription, safe="")))
-
-
-def _shown(url: str) -> str:
-    try:
-        return mask(url)
-    except ValueError:
-        return "(unreadable)"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"the folder {folder} for the database can't be made ({error.strerror});"
-            " give this user write permission there, or set PIPELINE_DATABASE_URL to another place"
-        ) from error
+            self._database.forget(connection, OUTBOX, self._subscription, keys)

@@ -10,13 +10,16 @@ from sqlalchemy import Column, LargeBinary, MetaData, Table, Text
 
 PREFIX = "pipeline_"
 METADATA = MetaData()
+# Keys are compared byte by byte, as SQLite does: in the order of some language, which PostgreSQL takes otherwise, they
+# would not sort by time.
+KEY = Text().with_variant(Text(collation="C"), "postgresql")
 
 # Which events are done. The primary key is what makes a second delivery of an event change nothing.
 INBOX = Table(
     f"{PREFIX}inbox",
     METADATA,
-    Column("subscription", Text, primary_key=True),
-    Column("event_id", Text, primary_key=True),
+    Column("subscription", KEY, primary_key=True),
+    Column("event_id", KEY, primary_key=True),
     Column("event_type", Text, nullable=False),
     Column("processed_at", Text, nullable=False),
     sqlite_with_rowid=False,  # the key is the table: one B-tree to write instead of two
@@ -26,8 +29,8 @@ INBOX = Table(
 RESULT = Table(
     f"{PREFIX}result",
     METADATA,
-    Column("subscription", Text, primary_key=True),
-    Column("event_id", Text, primary_key=True),
+    Column("subscription", KEY, primary_key=True),
+    Column("event_id", KEY, primary_key=True),
     Column("event_type", Text, nullable=False),
     Column("value", Text, nullable=False),  # JSON
     Column("created_at", Text, nullable=False),
@@ -38,8 +41,8 @@ RESULT = Table(
 OUTBOX = Table(
     f"{PREFIX}outbox",
     METADATA,
-    Column("subscription", Text, primary_key=True),
-    Column("key", Text, primary_key=True),  # sorts by time; see `writes.Outgoing`
+    Column("subscription", KEY, primary_key=True),
+    Column("key", KEY, primary_key=True),  # sorts by time; see `writes.Outgoing`
     Column("message_id", Text, nullable=False),
     Column("exchange", Text, nullable=False),
     Column("routing_key", Text, nullable=False),

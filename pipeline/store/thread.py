@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from pipeline.store.uninterrupted import uninterrupted
+
 T = TypeVar("T")
 
 
@@ -42,15 +44,7 @@ class ConnectionThread:
         self._thread.shutdown()
 
     async def _finish(self, function: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._thread, function)
-        try:
-            await asyncio.wait({future})
-        except asyncio.CancelledError:
-            await asyncio.wait({future})
-            if not future.cancelled():
-                future.exception()  # it has been seen; the cancellation is what the caller hears of
-            raise
-        return future.result()
+        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._thread, function))
 
     def _call(self, work: Callable[[Connection], T]) -> T:
         if self._connection is not None and not self._current():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from sqlalchemy import Connection, UpdateBase, delete
+from sqlalchemy import Connection, UpdateBase
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from pipeline.errors import RowRejected, StoreUnavailable
@@ -151,8 +151,7 @@ class Committer:
             self._database.insert_rows(connection, self._outbox, outgoing)
 
     def _release(self, connection: Connection, rejected: Rejected) -> None:
-        ours = INBOX.c.subscription == self._subscription
-        connection.execute(delete(INBOX).where(ours, self._database.one_of(INBOX.c.event_id, list(rejected))))
+        self._database.forget(connection, INBOX, self._subscription, list(rejected))
 
     @contextmanager
     def _their_part(self) -> Iterator[None]:
@@ -166,10 +165,10 @@ class Committer:
 
     @contextmanager
     def _our_part(self) -> Iterator[None]:
-        """Errors of BEGIN, inbox and COMMIT: the database's trouble, but for a constraint that was deferred to here."""
+        """Errors of BEGIN, inbox and COMMIT: the database's trouble, but for an odd id or a deferred constraint."""
         try:
             yield
-        except IntegrityError as error:
+        except (IntegrityError, RowRejected) as error:
             raise _Refused(_reason(error)) from error
         except Exception as error:
             if (fault := self._database.fault(error)) is not None:
