@@ -197,7 +197,10 @@ class Lane:
         """Send whole frames. Raises: BrokerError when the connection is lost."""
         if self.lost.done():
             raise self.lost.result()
-        self._writer.write(data)
+        # uvloop refuses a socket that is closed already, though `lost` is only about to say so: whoever waits for an
+        # answer hears of it there.
+        with suppress(RuntimeError):
+            self._writer.write(data)
 
     async def drain(self) -> None:
         """Wait until the socket takes more. Raises: BrokerError when the connection is lost."""
