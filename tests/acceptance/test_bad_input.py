@@ -214,6 +214,7 @@ BAD: list[tuple[Properties, bytes, str]] = [  # properties, body, and the reason
     (message("empty"), b"", "undecodable"),
     (message("not-utf8"), b'{"order_id": 1, "note": "\xff"}', "undecodable"),
     (message("big-and-bad"), b"x" * (10 * MEGABYTE), "undecodable"),
+    (message("too-large"), b"x" * (12 * MEGABYTE), "too_large"),
     (message("xml", content_type="text/xml"), b"<order/>", "undecodable"),
     (message("encoding", content_encoding="br"), GOOD, "undecodable"),
     (message("no-gzip", content_encoding="gzip"), GOOD, "undecodable"),
@@ -246,8 +247,9 @@ async def test_whatever_lies_in_the_queue_has_an_outcome(app: Application) -> No
     fine = list(FINE.values())
     await app.put_raw("payments", fine[0], *((properties, body) for properties, body, _ in BAD), *fine[1:])
 
-    # When a worker works until the queue is empty
-    await app.good("worker", "start", "--until-empty")
+    # When a worker that takes bodies up to 11 MB works until the queue is empty
+    done = await app.run("worker", "start", "--until-empty", environ={"PIPELINE_MAX_BODY": str(11 * MEGABYTE)})
+    assert done.code == 0, done.err
 
     # Then each bad one is a dead letter with its reason, its body to the byte
     exported = await app.good("dlq", "export", "payments")

@@ -29,6 +29,7 @@ from tests.support.rabbit import rabbit
 from tests.support.topologies import until
 
 PATIENCE = 60.0  # seconds a command may take on a busy machine
+LOG_SHOWN = 40  # lines of a worker's log, when the test fails
 PIPE = asyncio.subprocess.PIPE
 
 
@@ -103,6 +104,9 @@ class Application:
         running = RunningWorker(process)
         try:
             yield running
+        except BaseException:
+            print(*running.log[-LOG_SHOWN:], "".join(running.noise), sep="\n")  # noqa: T201 - pytest shows it
+            raise
         finally:
             await running.kill()
 
