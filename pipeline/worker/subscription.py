@@ -38,7 +38,9 @@ COMMIT_BATCH = 1000  # events a transaction, at most
 # At middle loads batches are small and each costs as much as many events. While they come in numbers, a short wait lets
 # the next one fill; an event that comes alone never waits. Measured: docs/decisions/0007-the-lane.md.
 BUSY = 4  # events in the last batch that count as numbers
-FILL = 0.01  # seconds
+FULL = 500  # events in the last batch from which on the next fills by itself
+FILL = 0.01  # seconds, before taking deliveries in
+TURNS = 0.001  # seconds, before a commit: handlers work in turns, and the first one's end need not be a commit
 COPY_RETRY = 1.0  # seconds before a copy that was not confirmed is tried again
 
 
@@ -156,6 +158,8 @@ class SubscriptionWorker:
                 self._wake_settle.set()
             if found.works:
                 await self._take(found.works)
+            if BUSY <= len(batch) < FULL:
+                await asyncio.sleep(FILL)
 
     async def _take(self, works: list[Work]) -> None:
         ids = [work.event.id for work in works]
@@ -184,8 +188,8 @@ class SubscriptionWorker:
         last = 0  # events in the batch before
         while True:
             await self._wake_commit.wait()
-            if last >= BUSY and len(self._handled) < COMMIT_BATCH // 2:
-                await asyncio.sleep(FILL)
+            if last >= BUSY and len(self._handled) < FULL:
+                await asyncio.sleep(TURNS)
             batch, self._handled = self._handled[:COMMIT_BATCH], self._handled[COMMIT_BATCH:]
             if not self._handled:
                 self._wake_commit.clear()
