@@ -21,8 +21,8 @@ test: venv ## everything that is checked, on a RabbitMQ of its own
 bench: setup ## how fast it is here
 	@.venv/bin/python -m benchmarks $(ARGS)
 
-soak: setup ## the main job for hours, with faults
-	@.venv/bin/python -m benchmarks.soak $(ARGS)
+soak: venv ## the main job for half an hour, while workers and the broker are killed
+	@.venv/bin/python scripts/soak.py $(ARGS)
 
 lint: venv ## only format, lint, types and layers
 	@scripts/test lint

@@ -52,10 +52,10 @@ def order_line(number: int, run: str) -> str:
     return json.dumps(event)
 
 
-def write_feed(path: Path, orders: int, run: str) -> None:
-    """The feed; every hundredth order comes a second time."""
+def write_feed(path: Path, orders: int, run: str, first: int = 1) -> None:
+    """The feed, order numbers from `first` on; every hundredth order comes a second time."""
     with path.open("w") as feed:
-        for number in range(1, orders + 1):
+        for number in range(first, first + orders):
             line = order_line(number, run)
             feed.write(line + "\n")
             if number % 100 == 50:
