@@ -13,7 +13,7 @@ setup: venv ## virtual environment and a RabbitMQ that answers
 	@$(PIPELINE) broker start
 
 demo: setup ## the main job: 10,000 orders through topology, workers, retries, dead letters
-	@.venv/bin/python scripts/demo.py $(ARGS)
+	@.venv/bin/python -m scripts.demo $(ARGS)
 
 test: venv ## everything that is checked, on a RabbitMQ of its own
 	@scripts/test
@@ -22,7 +22,7 @@ bench: setup ## how fast it is here
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 soak: venv ## the main job for half an hour, while workers and the broker are killed
-	@.venv/bin/python scripts/soak.py $(ARGS)
+	@.venv/bin/python -m scripts.soak $(ARGS)
 
 lint: venv ## only format, lint, types and layers
 	@scripts/test lint

@@ -15,10 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from demo import write_feed
-
 from pipeline.broker.locate import programs
 from pipeline.broker.node import Node
+from scripts.demo import write_feed
 
 PIPELINE = str(Path(sys.executable).parent / "pipeline")
 
