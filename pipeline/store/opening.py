@@ -41,7 +41,7 @@ def open_database(url: str, subscription: str, tables: Sequence[type[SQLModel]])
 
 
 def _sqlite(url: URL, place: str, tables: Sequence[Table]) -> Database:
-    if url.database in ("", ":memory:") or url.query.get("mode") == "memory":
+    if url.database in (None, "", ":memory:") or url.query.get("mode") == "memory":
         raise ConfigurationError(
             f"the database URL {place} names no file, so its results would be gone with the process;"
             f" it must look like {LOOKS_LIKE_SQLITE}"

@@ -15,10 +15,10 @@ import asyncpg
 from sqlalchemy import Connection, Table, event
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from pipeline.errors import HandlerError, RowRejected, StoreUnavailable
+from pipeline.errors import ConfigurationError, HandlerError, RowRejected, StoreUnavailable
 from pipeline.store.database import faults_of
 from pipeline.store.postgres_address import Address
 from pipeline.store.postgres_faults import (
@@ -170,7 +170,13 @@ class Postgres:
         with connection.begin():
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({MAKING_TABLES})")
-        self._prepare(connection)
+        try:
+            self._prepare(connection)
+        except SQLAlchemyError as error:
+            if self.fault(error) is not None:
+                raise
+            reason = without_values(driver_error(error))
+            raise ConfigurationError(f"tables can't be made in the database {self._name}: {reason}") from error
         with connection.begin():
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({MAKING_TABLES})")
 

@@ -52,12 +52,13 @@ HARMLESS = ("40", "55P03", "57014")
 # Classes whose messages hold names only: of constraints, tables, columns, users, settings.
 NAMES_ONLY = ("08", "23", "25", "28", "3D", "40", "42", "53", "54", "55", "57", "58", "F0")
 SYNTAX_ERROR = "42601"
+WRONG_CHARACTERS = "22021"  # what comes from Python is UTF-8, so only this one is left
 RAISED = "exec_stmt_raise"  # the server's function behind RAISE in PL/pgSQL: its words may hold anything
 ROW_SECURITY = "ExecWithCheckOptions"  # refuses a row, by the SQLSTATE of missing rights
 QUOTE = "[\"'\u00ab\u00bb\u2018-\u201f\u2039\u203a\u300c\u300d]"  # of the languages a server may speak
 QUOTED = re.compile(f"{QUOTE}.*{QUOTE}", re.DOTALL)
 ARGUMENT = re.compile(r"\$(\d+)")
-WHAT_IS_WRONG = re.compile(r"expected [\w ]+, got [\w ]+|value out of \w+ range")
+WHAT_IS_WRONG = re.compile(r"expected [\w ]+, got [\w ]+|value out of \w+ range|surrogates not allowed")
 TOLD = "pipeline_told"  # the attribute of an error whose values are hidden
 MIXED_TIMES = "offset-naive and offset-aware"
 
@@ -144,6 +145,8 @@ def without_values(error: BaseException) -> str:
         return _unfit(message)
     if fields.server_source_function == RAISED:
         return f"a function of the database raised an error [{state}]; its words are in the server's log"
+    if state == WRONG_CHARACTERS:
+        return f"text holds a NUL character, which PostgreSQL can't keep [{state}]"
     if not state.startswith(NAMES_ONLY) or state == SYNTAX_ERROR:
         # What is said before the first colon is about types, and values stand in quotes.
         message = QUOTED.sub('"…"', message.partition(":")[0])

@@ -42,8 +42,8 @@ def create_missing(connection: Connection, tables: Sequence[Table], place: str) 
         connection.execute(
             delete(INBOX).where(false())
         )  # that it may be written is found out now, not by the first batch
-        for table in tables:
-            table.metadata.create_all(connection, tables=[table])
+        for metadata in dict.fromkeys(table.metadata for table in tables):  # which sorts its own by foreign keys
+            metadata.create_all(connection, tables=[table for table in tables if table.metadata is metadata])
         inspector = inspect(connection)
         for table in (*METADATA.sorted_tables, *tables):
             present = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}

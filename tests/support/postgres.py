@@ -15,9 +15,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 import pytest
@@ -143,27 +144,31 @@ class Databases:
         self.sessions = Sessions()
         self._admin: Session | None = None
 
-    def make(self, template: str = "template1") -> str:
-        """The name of a new database, a copy of the template."""
+    @contextmanager
+    def database(self, template: str = "template1") -> Iterator[Database]:
+        """A database for the block, at first a copy of the template; dropped afterwards, whoever is connected."""
         name = f"t_{secrets.token_hex(6)}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return name
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        url = self.server.url(name)
+        session = self.sessions.open(url)
+        try:
+            yield Database(name, url, session)
+        finally:
+            session.close()
+            self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-    def drop(self, name: str) -> None:
-        """Drop it, whoever is still connected."""
-        self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        """A statement of the administrator's."""
+        if self._admin is None or self._admin.closed:  # a test may have ended the server
+            self.server.start()
+            self._admin = self.sessions.open(self.server.url())
+        return self._admin.run(sql)
 
     def close(self) -> None:
         """End sessions; the server runs on."""
         if self._admin is not None:
             self._admin.close()
         self.sessions.close()
-
-    def _run(self, sql: str) -> None:
-        if self._admin is None or self._admin.closed:  # a test may have ended the server
-            self.server.start()
-            self._admin = self.sessions.open(self.server.url())
-        self._admin.run(sql)
 
 
 @pytest.fixture(scope="session")
@@ -189,15 +194,9 @@ def databases(postgres: Server) -> Iterator[Databases]:
 
 @pytest.fixture
 def database(databases: Databases) -> Iterator[Database]:
-    """An empty database for one test, dropped afterwards."""
-    name = databases.make()
-    url = databases.server.url(name)
-    session = databases.sessions.open(url)
-    try:
-        yield Database(name, url, session)
-    finally:
-        session.close()
-        databases.drop(name)
+    """An empty database for one test."""
+    with databases.database() as made:
+        yield made
 
 
 def _free_port() -> int:

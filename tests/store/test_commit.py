@@ -7,8 +7,8 @@ import re
 import pytest
 
 from pipeline.store import CommitReport, Counts, Effects, Outgoing, Store
-from tests.unit.store.conftest import Look, effects
-from tests.unit.store.models import Payment
+from tests.store.conftest import Look, effects
+from tests.store.models import Payment
 
 INVOICE = Outgoing("events", "invoice.created", "m1", b"{}", b"opaque")
 

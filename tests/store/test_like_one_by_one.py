@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -17,7 +16,8 @@ from sqlalchemy import delete, update
 from sqlmodel import col
 
 from pipeline.store import Effects, Store, Upsert, Write
-from tests.unit.store.models import TABLES, Account, Ledger
+from tests.store.conftest import Look
+from tests.store.models import TABLES, Account, Ledger
 
 # A write as plain data: what it does, then its values.
 Step: TypeAlias = tuple[Any, ...]
@@ -112,41 +112,62 @@ def runner() -> Iterator[asyncio.Runner]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def shared(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Path]]:
+@dataclass(frozen=True, slots=True)
+class Shared:
     """One store for all examples, which is emptied before each: opening one takes longer than an example."""
-    path = tmp_path_factory.mktemp("model") / "x.db"
-    store = runner.run(Store.open(f"sqlite+aiosqlite:///{path}", "x", TABLES))
-    yield store, path
-    runner.run(store.close())
+
+    store: Store
+    look: Look
+
+    def empty(self) -> None:
+        for table in ("account", "ledger", "pipeline_inbox"):
+            self.look(f"DELETE FROM {table}")  # noqa: S608
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(
+    request: pytest.FixtureRequest, runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shared]:
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            path = tmp_path_factory.mktemp("model") / "x.db"
+            url = f"sqlite+aiosqlite:///{path}"
+        else:
+            database = stack.enter_context(request.getfixturevalue("databases").database())
+            url = database.url
+        store = runner.run(Store.open(url, "x", TABLES))
+        stack.callback(lambda: runner.run(store.close()))
+        if request.param == "sqlite":
+            connection = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
+            yield Shared(store, lambda sql: connection.execute(sql).fetchall())
+        else:
+            yield Shared(store, database.session.run)
 
 
 @settings(max_examples=100, deadline=None)
 @given(batches=BATCHES)
 def test_batches_end_as_events_one_by_one(
-    batches: list[list[tuple[int, list[Step]]]], runner: asyncio.Runner, shared: tuple[Store, Path]
+    batches: list[list[tuple[int, list[Step]]]], runner: asyncio.Runner, shared: Shared
 ) -> None:
-    store, path = shared
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript("DELETE FROM account; DELETE FROM ledger; DELETE FROM pipeline_inbox")
-        model = Model()
-        for batch in batches:
-            # given what each event of the batch does alone, the first of each id
-            first = {f"e{number}": steps for number, steps in reversed(batch)}
-            order = list(dict.fromkeys(f"e{number}" for number, _ in batch))
-            outcome = {event_id: model.process(event_id, first[event_id]) for event_id in order}
+    shared.empty()
+    model = Model()
+    for batch in batches:
+        # given what each event of the batch does alone, the first of each id
+        first = {f"e{number}": steps for number, steps in reversed(batch)}
+        order = list(dict.fromkeys(f"e{number}" for number, _ in batch))
+        outcome = {event_id: model.process(event_id, first[event_id]) for event_id in order}
 
-            # when the store commits them together
-            report = runner.run(
-                store.commit([Effects(f"e{n}", "t", [write(step) for step in steps]) for n, steps in batch])
-            )
+        # when the store commits them together
+        report = runner.run(
+            shared.store.commit([Effects(f"e{n}", "t", [write(step) for step in steps]) for n, steps in batch])
+        )
 
-            # then every event ends the same way, and the tables hold the same
-            again = {f"e{n}" for n, _ in batch if [m for m, _ in batch].count(n) > 1}
-            assert report.processed == [event_id for event_id in order if outcome[event_id] == "processed"]
-            assert set(report.rejected) == {event_id for event_id in order if outcome[event_id] == "rejected"}
-            assert report.duplicates == again | {key for key in order if outcome[key] == "duplicate"}
-            rows = connection.execute('SELECT id, amount, "limit" FROM account').fetchall()
-            assert {key: (amount, limit) for key, amount, limit in rows} == model.accounts
-            assert [text for (text,) in connection.execute("SELECT text FROM ledger ORDER BY id")] == model.texts
-            assert {key for (key,) in connection.execute("SELECT event_id FROM pipeline_inbox")} == model.done
+        # then every event ends the same way, and the tables hold the same
+        again = {f"e{n}" for n, _ in batch if [m for m, _ in batch].count(n) > 1}
+        assert report.processed == [event_id for event_id in order if outcome[event_id] == "processed"]
+        assert set(report.rejected) == {event_id for event_id in order if outcome[event_id] == "rejected"}
+        assert report.duplicates == again | {key for key in order if outcome[key] == "duplicate"}
+        rows = shared.look('SELECT id, amount, "limit" FROM account')
+        assert {key: (amount, limit) for key, amount, limit in rows} == model.accounts
+        assert [text for (text,) in shared.look("SELECT text FROM ledger ORDER BY id")] == model.texts
+        assert {key for (key,) in shared.look("SELECT event_id FROM pipeline_inbox")} == model.done

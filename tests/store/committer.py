@@ -1,4 +1,4 @@
-"""A process that commits events to a store: `python -m tests.unit.store.committer URL SEED FIRST LAST SIZE [KILL]`.
+"""A process that commits events to a store: `python -m tests.store.committer URL SEED FIRST LAST SIZE [KILL]`.
 
 It commits the events FIRST to LAST in an order made from SEED, SIZE at a time, and prints a JSON line per batch once it
 is committed. It takes its own life in the middle of the transaction that holds the event KILL.
@@ -12,7 +12,7 @@ import random
 import sys
 
 from pipeline.store import Effects, Outgoing, Store
-from tests.unit.store.models import TABLES, Mortal, Payment
+from tests.store.models import TABLES, Mortal, Payment
 
 
 def event(number: int, kill: int) -> Effects:

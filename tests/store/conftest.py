@@ -1,0 +1,83 @@
+"""A store in each kind of place, and a look into its tables that goes past the library."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from pipeline.store import Effects, Store, Write
+from tests.store.models import TABLES
+from tests.store.places import Place, PostgresDatabase, SqliteFile
+from tests.support.postgres import Databases
+
+Look: TypeAlias = Callable[..., list[tuple[Any, ...]]]
+NUMBERS = count(1)
+
+
+@pytest.fixture
+def sqlite_place(tmp_path: Path) -> SqliteFile:
+    return SqliteFile(tmp_path)
+
+
+@pytest.fixture
+def postgres_place(databases: Databases) -> Iterator[PostgresDatabase]:
+    """An empty database."""
+    with ExitStack() as stack:
+        yield PostgresDatabase(stack.enter_context(databases.database()), databases, stack)
+
+
+@pytest.fixture(scope="session")
+def with_tables(databases: Databases) -> Iterator[str]:
+    """A database to copy that has the tables already: making them takes longer than most tests."""
+
+    async def make_tables(url: str) -> None:
+        store = await Store.open(url, "payments", TABLES)
+        await store.close()
+
+    with databases.database() as made:
+        asyncio.run(make_tables(made.url))
+        made.session.close()  # nobody may be connected to what is copied
+        yield made.name
+
+
+@pytest.fixture
+def ready_place(databases: Databases, with_tables: str) -> Iterator[PostgresDatabase]:
+    """A database that has the tables."""
+    with ExitStack() as stack:
+        yield PostgresDatabase(stack.enter_context(databases.database(with_tables)), databases, stack)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Where the test's store is to be; tests that use it run once for each kind."""
+    found: Place = request.getfixturevalue("sqlite_place" if request.param == "sqlite" else "ready_place")
+    return found
+
+
+@pytest.fixture
+def url(place: Place) -> str:
+    return place.url
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
+    opened = await Store.open(place.url, "payments", TABLES)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def look(place: Place) -> Look:
+    """Rows of a query, or the effect of a statement, through a connection of its own."""
+    return place.look
+
+
+def effects(*writes: Write, event_id: str = "", **more: Any) -> Effects:
+    """Effects of an event; its id is made up when none is given."""
+    return Effects(event_id or f"e{next(NUMBERS)}", "order.created", writes, **more)
