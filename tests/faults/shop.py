@@ -91,8 +91,9 @@ class Shop:
         return set(range(self.orders)) - self.stolen
 
     def all_ended(self) -> bool:
-        """Whether every order is paid and entered; dead letters come long before the last of these."""
-        return self.app.count("ledger") >= len(self.paid) <= self.app.count("payments")
+        """Whether every order is paid and entered and nothing waits to go out; dead letters come long before."""
+        done = self.app.count("ledger") >= len(self.paid) <= self.app.count("payments")
+        return done and not self.app.count("payments", "pipeline_outbox")
 
     def check_the_books(self) -> None:
         """Every order ended once: counted from databases and broker."""

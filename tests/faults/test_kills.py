@@ -48,7 +48,8 @@ async def finished(shop: Shop, running: RunningWorker) -> None:
     async def ended() -> bool:
         return shop.all_ended()
 
-    await until(ended, "every order has ended")
+    # What a process committed and did not publish before it was killed is found by another within ten seconds.
+    await until(ended, "every order has ended", deadline=60)
     assert await running.drain() == 0
     shop.check_the_books()
 

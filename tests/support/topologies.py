@@ -45,10 +45,10 @@ def short(found: Plan) -> list[tuple[str, str, str]]:
     return [(step.kind, step.object, step.name) for step in found.steps]
 
 
-async def until(condition: Callable[[], Awaitable[T]], what: str) -> T:
+async def until(condition: Callable[[], Awaitable[T]], what: str, deadline: float = DEADLINE) -> T:
     """The first true answer of `condition`; fails after the deadline, saying `what` never came."""
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + deadline
     while not (answer := await condition()):
-        assert time.monotonic() < end, f"not within {DEADLINE:.0f} s: {what}"
+        assert time.monotonic() < end, f"not within {deadline:.0f} s: {what}"
         await asyncio.sleep(0.05)
     return answer
