@@ -18,6 +18,7 @@ PROC = Path("/proc")
 SERVER = "beam.smp"  # the Erlang machine; beside it run its helpers, and before it the start script
 PORT_MAPPER = "epmd"
 POLL = 0.02  # s
+STATE, THREADS = 0, 17  # places in /proc/<pid>/stat behind the program's name, see proc(5)
 
 
 def find(nodename: str, folder: Path) -> dict[int, str]:
@@ -51,7 +52,9 @@ def is_alive(pid: int) -> bool:
         stat = (PROC / str(pid) / "stat").read_text()
     except OSError:
         return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+    fields = stat.rpartition(")")[2].split()
+    # A killed process counts as a zombie while its last threads still end, and only then are its ports free.
+    return fields[STATE] not in "ZX" or int(fields[THREADS]) > 1
 
 
 def _program(pid: int, mark: bytes, folder: Path) -> str | None:
