@@ -181,8 +181,13 @@ def _long_text(raw: bytes) -> str | bytes:
 
 
 def _time(seconds: int) -> datetime | int:
-    """The moment; its number where Python has no such year, as when somebody wrote milliseconds."""
+    """The moment; its number where Python has no such year, as when somebody wrote milliseconds.
+
+    Raises: ValueError for a number that could not be written again.
+    """
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
+        if seconds >= 2**63:
+            raise ValueError(f"{seconds} is no time") from None
         return seconds

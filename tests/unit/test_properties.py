@@ -270,7 +270,8 @@ def test_a_length_that_lies_costs_no_memory(kind: bytes) -> None:
         b"\x00\x80\x01",  # a text that ends before it begins
         b"\x00\x00left over",
         with_header_bytes(b"\x01h?"),  # no such field type
-        with_header_bytes(b"\x01hA\x00\x00\x00\x02l\x00") + bytes(8),  # an item over its array's end
+        with_header_bytes(b"\x01hT\x80" + bytes(7)),  # a time beyond all numbers that can be written again
+        with_header_bytes(b"\x01hA\x00\x00\x00\x02l\x00\x01aV\x01bV\x01cV"),  # an item over its array's end
         with_header_bytes(b"\x01hl") + bytes(8),  # an entry over its table's end
     ],
 )
