@@ -42,19 +42,19 @@ READ_ONLY = "25006"
 UNSTORABLE = ("22", "54")  # SQLSTATEs of an id or type that PostgreSQL can't keep: wrong characters, too long to index
 MAKING_TABLES = int.from_bytes(b"pipeline")  # the advisory lock of whoever makes missing tables
 
-_CLAIM = (
+CLAIM = (
     f"INSERT INTO {INBOX.name} (subscription, event_id, event_type, processed_at)"  # noqa: S608 - our own names
     " SELECT $1, event_id, event_type, $2 FROM unnest($3::text[], $4::text[]) AS given (event_id, event_type)"
     " ON CONFLICT DO NOTHING RETURNING event_id"
 )
 # Found one by one through the key. Asked for with `= ANY($2)`, a planner that knows nothing of a new table yet takes
 # 500 keys for all of it, and reads it from end to end: up to 0.3 s a batch in the first minute, against 1 ms.
-_SEEN = (
+SEEN = (
     "SELECT event_id FROM unnest($2::text[]) AS given (event_id),"  # noqa: S608 - our own names
     f" LATERAL (SELECT FROM {INBOX.name} AS kept"
     " WHERE kept.subscription = $1 AND kept.event_id = given.event_id LIMIT 1) AS found"
 )
-_FORGET = (
+FORGET = (
     "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT place FROM unnest($2::text[]) AS given (key),"
     " LATERAL (SELECT ctid AS place FROM {table} AS kept"
     " WHERE kept.subscription = $1 AND kept.{key} = given.key LIMIT 1) AS found))"
@@ -99,7 +99,7 @@ class Postgres:
                 assert connection.sync_connection is not None
                 driver: Any = connection.sync_connection.connection.driver_connection
                 try:
-                    return {event_id for (event_id,) in await driver.fetch(_SEEN, subscription, list(event_ids))}
+                    return {event_id for (event_id,) in await driver.fetch(SEEN, subscription, list(event_ids))}
                 except (OSError, asyncpg.InterfaceError) as error:
                     raise self._lost(driver, error) from error
 
@@ -107,7 +107,7 @@ class Postgres:
         """See `Database.claim`. In the order of the ids, so that two batches with the same ones wait, not deadlock."""
         ids = sorted(types)
         try:
-            claimed = connection.exec_driver_sql(_CLAIM, (subscription, at, ids, [types[key] for key in ids]))
+            claimed = connection.exec_driver_sql(CLAIM, (subscription, at, ids, [types[key] for key in ids]))
         except DBAPIError as error:
             if sqlstate(error).startswith(UNSTORABLE):
                 raise RowRejected(without_values(driver_error(error))) from error
@@ -123,7 +123,7 @@ class Postgres:
     def forget(self, connection: Connection, table: Table, subscription: str, keys: Sequence[str]) -> None:
         """See `Database.forget`."""
         _, key = table.primary_key.columns
-        connection.exec_driver_sql(_FORGET.format(table=table.name, key=key.name), (subscription, list(keys)))
+        connection.exec_driver_sql(FORGET.format(table=table.name, key=key.name), (subscription, list(keys)))
 
     def fault(self, error: BaseException) -> StoreUnavailable | None:
         """See `Database.fault`."""

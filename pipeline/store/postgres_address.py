@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -31,6 +32,7 @@ SETTINGS = {
     # A worker whose machine is gone must not hold the others up with its locks.
     "idle_in_transaction_session_timeout": "60s",
 }
+FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"}  # parameters that name one
 # Connecting fails with these when the URL asks for something the server does not have.
 WRONG_SETTING = ("22023", "42501", "42602", "42704", "55P02")
 
@@ -54,7 +56,7 @@ class Address:
             raise ConfigurationError(f"the database URL {self.name} can't be used: {error}") from error
         except asyncpg.PostgresError as error:
             if error.sqlstate in WRONG_SETTING:
-                reason = without_values(error)
+                reason = error.args[0]
                 raise ConfigurationError(f"the database {self.name} refuses what its URL asks for: {reason}") from error
             raise postgres_fault(error, self.name) or self._not_reached(error) from error
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -76,6 +78,9 @@ def address_of(url: URL, subscription: str) -> Address:
     query = {key: value if isinstance(value, str) else ",".join(value) for key, value in url.query.items()}
     if "ssl" in query:
         query.setdefault("sslmode", query.pop("ssl"))  # SQLAlchemy's word for it with this driver
+    for key in FILES & query.keys():
+        if not Path(query[key]).is_file():
+            raise ConfigurationError(f"{key} of the database URL {name} names {query[key]}, which is no file")
     timeout = _seconds(query, "timeout", TIMEOUT, name)
     command_timeout = _seconds(query, "command_timeout", COMMAND_TIMEOUT, name)
     defaults = {
@@ -85,7 +90,7 @@ def address_of(url: URL, subscription: str) -> Address:
         "statement_timeout": f"{command_timeout * 1000:.0f}ms",
     }
     parameters = {
-        "dsn": f"postgresql:///?{urlencode(query)}" if query else "postgresql:///",
+        "dsn": f"postgresql://?{urlencode(query)}" if query else "postgresql://",
         "user": url.username,
         "password": url.password,
         "host": url.host,

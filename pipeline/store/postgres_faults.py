@@ -99,9 +99,11 @@ def _trouble(cause: BaseException) -> str | None:
     if not isinstance(cause, asyncpg.PostgresError) or getattr(cause, "server_source_function", "") == ROW_SECURITY:
         return None
     state = cause.sqlstate or ""
+    if (what := TROUBLE.get(state) or TROUBLE.get(state[:2])) is not None:
+        return what
     if state.startswith("42") and PREFIX in str(cause.args[0]):
         return "this library's tables were dropped or changed; was it replaced? the next try makes what is missing"
-    return TROUBLE.get(state) or TROUBLE.get(state[:2])
+    return None
 
 
 def argument(error: BaseException) -> int | None:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.store import Effects, Store, Write
 from tests.store.models import TABLES
 from tests.store.places import Place, PostgresDatabase, SqliteFile
-from tests.support.postgres import Databases
+from tests.support.postgres import Databases, Server
 
 Look: TypeAlias = Callable[..., list[tuple[Any, ...]]]
 NUMBERS = count(1)
@@ -51,6 +51,26 @@ def ready_place(databases: Databases, with_tables: str) -> Iterator[PostgresData
     """A database that has the tables."""
     with ExitStack() as stack:
         yield PostgresDatabase(stack.enter_context(databases.database(with_tables)), databases, stack)
+
+
+@pytest.fixture(scope="session")
+def fragile(postgres: Server) -> Iterator[Databases]:
+    """Databases of a server that a test may end, and start again, without disturbing others."""
+    server = Server(postgres.programs)
+    server.start()
+    made = Databases(server)
+    try:
+        yield made
+    finally:
+        made.close()
+        server.remove()
+
+
+@pytest.fixture
+def fragile_place(fragile: Databases) -> Iterator[PostgresDatabase]:
+    """An empty database of that server."""
+    with ExitStack() as stack:
+        yield PostgresDatabase(stack.enter_context(fragile.database()), fragile, stack)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

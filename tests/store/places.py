@@ -23,10 +23,19 @@ POLL = 0.01  # s
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until the condition holds; fails after the deadline, saying `what` never came."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE:g} s: {what}"
+        await asyncio.sleep(POLL)
+
+
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Another program's transaction that holds a lock; `release` ends it."""
+    """Another program's transaction that holds a lock. `run` does more in it, `release` ends it."""
 
+    run: Callable[[str], object]
     release: Callable[[], object]
 
 
@@ -67,10 +76,7 @@ class GateKeeper:
 
     async def reached(self) -> None:
         """Wait until a transaction is at the gate."""
-        deadline = time.monotonic() + DEADLINE
-        while not self.arrived():
-            assert time.monotonic() < deadline, "no transaction came to the gate"
-            await asyncio.sleep(POLL)
+        await eventually(self.arrived, "a transaction at the gate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ class SqliteFile:
     def locked(self) -> Iterator[Lock]:
         with closing(sqlite3.connect(self.file, isolation_level=None, check_same_thread=False)) as other:
             other.execute("BEGIN IMMEDIATE")
-            yield Lock(other.commit)
+            yield Lock(other.execute, other.commit)
 
     @contextmanager
     def gate(self) -> Iterator[GateKeeper]:
@@ -147,7 +153,12 @@ class PostgresDatabase:
     @contextmanager
     def gate(self) -> Iterator[GateKeeper]:
         with self.holding("LOCK TABLE gated IN EXCLUSIVE MODE") as lock:
-            yield GateKeeper(lambda: self.look(WAITING) == [(1,)], lock.release)
+            yield GateKeeper(lambda: self.waiting() == 1, lock.release)
+
+    def waiting(self) -> int:
+        """How many transactions wait for another's lock."""
+        ((count,),) = self.look(WAITING)
+        return int(count)
 
     @contextmanager
     def holding(self, sql: str) -> Iterator[Lock]:
@@ -155,6 +166,6 @@ class PostgresDatabase:
         other = self.databases.sessions.open(self.database.url)
         try:
             other.script(f"BEGIN; {sql}")
-            yield Lock(lambda: other.script("COMMIT"))
+            yield Lock(other.script, lambda: other.script("COMMIT"))
         finally:
             other.close()

@@ -48,18 +48,18 @@ class Server:
         self._settings = ALWAYS if durable else {**ALWAYS, **QUICK}
         self._process: subprocess.Popen[bytes] | None = None
         self._own(self.folder)
-        self._programs = programs if programs.run_as(self._account) else programs.copied(self.folder / "programs")
+        self.programs = programs if programs.run_as(self._account) else programs.copied(self.folder / "programs")
         self._initialise()
 
     def url(self, database: str = "postgres", user: str = USER, password: str = "") -> str:
         """Of a database, with user and password."""
         return f"postgresql://{user}:{quote(password or self.password)}@127.0.0.1:{self.port}/{database}"
 
-    def start(self) -> None:
-        """Start it, unless it runs, and wait until it answers."""
+    def start(self, **more: str) -> None:
+        """Start it, unless it runs, with settings `more` for this time, and wait until it answers."""
         if self._process is not None and self._process.poll() is None:
             return
-        settings = {**self._settings, "port": self.port, "unix_socket_directories": self.folder}
+        settings = {**self._settings, **more, "port": self.port, "unix_socket_directories": self.folder}
         options = [f"--{name}={value}" for name, value in settings.items()]
         deadline = time.monotonic() + PATIENCE
         with (self.folder / "log").open("ab") as log:
@@ -84,6 +84,14 @@ class Server:
         self.crash()
         shutil.rmtree(self.folder)
 
+    def lend(self, file: Path) -> str:
+        """A copy of a file that the server alone can read."""
+        copy = self.folder / file.name
+        copy.write_bytes(file.read_bytes())
+        copy.chmod(0o600)
+        self._own(copy)
+        return str(copy)
+
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)
@@ -101,10 +109,10 @@ class Server:
             raise RuntimeError(f"initdb failed: {out.decode(errors='replace')}")
 
     def _command(self, program: str) -> list[str]:
-        return [str(self._programs.folder / program), "-D", str(self.folder / "data")]
+        return [str(self.programs.folder / program), "-D", str(self.folder / "data")]
 
     def _begin(self, command: list[str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
-        environment = self._programs.environment()
+        environment = self.programs.environment()
         return subprocess.Popen(
             command, **self._account, env=environment, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT
         )
