@@ -150,7 +150,7 @@ class Application:
         ask = {"count": most, "ackmode": "ack_requeue_false", "encoding": "auto"}
         found = manage(self.vhost.management_url, "POST", f"/api/queues/{self.vhost.name}/{queue}/get", ask)
         assert isinstance(found, list)
-        return [(each["properties"]["message_id"], each["payload"]) for each in found]
+        return [(each["properties"].get("message_id", ""), each["payload"]) for each in found]
 
     def queue(self, name: str) -> dict[str, Any]:
         """The management API's word on a queue."""
