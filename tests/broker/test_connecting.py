@@ -49,12 +49,12 @@ async def refused(settings: Settings, error: type[BrokerError]) -> str:
         async with Publisher(TOPOLOGY, settings):
             pass
     assert type(caught.value) is error
-    password = urlsplit(settings.amqp_url).password
-    assert password is not None
-    assert password not in str(caught.value)
-    assert quote(password, safe="") not in str(caught.value)
-    assert "***" in str(caught.value)
-    return str(caught.value)
+    parts = urlsplit(settings.amqp_url)
+    told = str(caught.value).replace(f"{parts.username}:***@", "")  # user and password may be the same word
+    assert parts.password is not None
+    assert parts.password not in told
+    assert told != str(caught.value)
+    return told
 
 
 async def test_a_wrong_password_is_named_and_not_shown(vhost: TestVhost) -> None:
