@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from benchmarks.application import ROWS
 from benchmarks.payload import SIZE, event_id
 from benchmarks.place import PREFETCH, Place, place
 from benchmarks.processes import RUN_DEADLINE, BenchmarkError, Cost, Program, program, python
 from pipeline.broker.address import Address
+from tests.support.sql import Sessions
 
 POLL = 0.02  # s between looks into a worker's database
 
@@ -86,10 +88,15 @@ def lane_alone(broker: Address, count: int, queue_type: str = "", size: int = SI
 
 
 def whole_path(
-    broker: Address, count: int, subscriptions: tuple[str, ...] = ("billing",), processes: int = 1, size: int = SIZE
+    broker: Address,
+    count: int,
+    subscriptions: tuple[str, ...] = ("billing",),
+    processes: int = 1,
+    size: int = SIZE,
+    database_url: str = "",
 ) -> Run:
     """Events published, queued, decoded, validated, handled, committed and acked, flat out, by a real worker."""
-    with place(broker, subscriptions) as here, worker(here, processes) as working:
+    with place(broker, subscriptions, database_url=database_url) as here, worker(here, processes) as working:
         with publishing(here, count, size) as publisher:
             cost, own = Cost(broker.pid), Cost(working.pid)
             publisher.go()
@@ -145,7 +152,7 @@ def wait_until_committed(here: Place, count: int, working: Program, patience: fl
     deadline = time.monotonic() + patience
     last = event_id(count - 1)
     for name in here.subscriptions:
-        with closing(_database(here.folder, name)) as database:
+        with closing(_database(here, name)) as database:
             # The newest id is found in microseconds; only when the last is there, all are counted.
             while _last(database) != last or count != _one(database, "SELECT count(*) FROM pipeline_inbox"):
                 working.check()
@@ -166,19 +173,53 @@ def committed(here: Place) -> int:
     least = []
     for name in here.subscriptions:
         table = "entry" if name == ROWS else "pipeline_result"
-        with closing(_database(here.folder, name)) as database:
+        with closing(_database(here, name)) as database:
             least.append(_one(database, "SELECT count(*) FROM pipeline_inbox"))
             least.append(_one(database, f"SELECT count(*) FROM {table}"))  # noqa: S608 - one of two names
     return min(least)
 
 
-def _database(folder: Path, subscription: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{folder / subscription}.db?mode=ro", uri=True, timeout=10)
+class Database(Protocol):
+    """A look into a worker's database."""
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]: ...
+
+    def close(self) -> None: ...
 
 
-def _last(database: sqlite3.Connection) -> object:
-    return database.execute("SELECT max(event_id) FROM pipeline_inbox").fetchone()[0]
+class _Sqlite:
+    def __init__(self, file: Path) -> None:
+        self._connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql).fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
 
 
-def _one(database: sqlite3.Connection, query: str) -> int:
-    return int(database.execute(query).fetchone()[0])
+class _Postgres:
+    def __init__(self, url: str) -> None:
+        self._sessions = Sessions()
+        self._session = self._sessions.open(url)
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._session.run(sql)
+
+    def close(self) -> None:
+        self._session.close()
+        self._sessions.close()
+
+
+def _database(here: Place, subscription: str) -> Database:
+    if here.database_url.startswith("postgresql"):
+        return _Postgres(here.database_url)
+    return _Sqlite(here.folder / f"{subscription}.db")
+
+
+def _last(database: Database) -> object:
+    return database.run("SELECT max(event_id) FROM pipeline_inbox")[0][0]
+
+
+def _one(database: Database, query: str) -> int:
+    return int(database.run(query)[0][0])

@@ -52,6 +52,7 @@ class Place:
     management_url: str
     folder: Path
     subscriptions: tuple[str, ...]
+    database_url: str  # "{subscription}" in it is replaced
 
     def environment(self) -> dict[str, str]:
         """For a program that is to work here. It finds `benchmarks`, and nothing else is told of the caller's setup."""
@@ -63,7 +64,7 @@ class Place:
             "PIPELINE_MANAGEMENT_URL": self.management_url,
             "PIPELINE_STATE_DIR": str(self.folder),
             "PIPELINE_TOPOLOGY": str(self.folder / "topology"),
-            "PIPELINE_DATABASE_URL": f"sqlite+aiosqlite:///{self.folder}/{{subscription}}.db",
+            "PIPELINE_DATABASE_URL": self.database_url,
         }
 
     def settings(self) -> Settings:
@@ -78,14 +79,22 @@ class Place:
 
 @contextmanager
 def place(
-    broker: Address, subscriptions: Sequence[str] = (), queue_type: str = "", prefetch: int = PREFETCH
+    broker: Address,
+    subscriptions: Sequence[str] = (),
+    queue_type: str = "",
+    prefetch: int = PREFETCH,
+    database_url: str = "",
 ) -> Iterator[Place]:
-    """A place with these subscriptions, or one plain queue of this type, bound to the events; deleted afterwards."""
+    """A place with these subscriptions, or one plain queue of this type, bound to the events; deleted afterwards.
+
+    Results go to SQLite in its folder unless `database_url` says otherwise.
+    """
     name = f"bench-{secrets.token_hex(4)}"
     folder = STATE / "bench" / name
     (folder / "topology").mkdir(parents=True)
     amqp_url = urlunsplit(urlsplit(broker.amqp_url)._replace(path=f"/{name}"))
-    here = Place(name, amqp_url, broker.management_url, folder, tuple(subscriptions))
+    database_url = database_url or f"sqlite+aiosqlite:///{folder}/{{subscription}}.db"
+    here = Place(name, amqp_url, broker.management_url, folder, tuple(subscriptions), database_url)
     try:
         manage(broker.management_url, "PUT", f"/api/vhosts/{name}", {})
         user = quote(unquote(urlsplit(broker.management_url).username or ""), safe="")

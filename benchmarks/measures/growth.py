@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from benchmarks import path
 from benchmarks.application import SUBSCRIPTIONS
 from benchmarks.bench import COLUMNS, Bench, Measure, line
-from benchmarks.place import PLAIN_QUEUES
+from benchmarks.place import PLAIN_QUEUES, STATE
 from benchmarks.results import Outcome, Table
 from benchmarks.scale import Scale
+from tests.support.postgres import Databases, Server
+from tests.support.postgres_programs import find
 
 PROCESSES = (1, 2, 4)
 FAN_OUT = (1, 2, 4)
 SIZES = {"250 B": 250, "4 KB": 4_096, "64 KB": 65_536}
 LEAST = 200  # events of a run, however large they are
-NOT_YET = "not yet: the PostgreSQL store is an issue of its own"
 
 
 def run(bench: Bench, outcome: Outcome) -> None:
     """Every case once a round."""
+    with _postgres() as databases:
+        _measure(bench, outcome, databases)
+
+
+def _measure(bench: Bench, outcome: Outcome, databases: Databases) -> None:
     cases = _cases(bench)
+    cases["database", "PostgreSQL"] = partial(_on_postgres, bench, databases)
     runs: dict[tuple[str, str], list[path.Run]] = {case: [] for case in cases}
     for number in bench.rounds():
         for case, measured in cases.items():
@@ -29,11 +37,13 @@ def run(bench: Bench, outcome: Outcome) -> None:
             runs[case].append(measured())
     for title in dict.fromkeys(title for title, _ in cases):
         lines = [line(what, every) for (group, what), every in runs.items() if group == title]
+        if title == "database":
+            lines.insert(0, line("SQLite", runs["worker processes", "1"]))
         outcome.tables.append(Table(title, COLUMNS, lines))
-    outcome.tables.append(_databases(runs["worker processes", "1"]))
     outcome.notes += [
         "Worker processes share cores and one database; more of them gain something only where cores are free.",
         "With several subscriptions an event counts once it is committed in all of them.",
+        "PostgreSQL runs on the same cores, with fsync on; its processor time is in no column.",
     ]
 
 
@@ -55,14 +65,27 @@ def _cases(bench: Bench) -> dict[tuple[str, str], Callable[[], path.Run]]:
     return cases
 
 
-def _databases(sqlite: list[path.Run]) -> Table:
-    """The seam for other databases: a line each, once there is a store for it."""
-    return Table("database", COLUMNS, [line("SQLite", sqlite), ["PostgreSQL", NOT_YET, "", "", ""]])
+@contextmanager
+def _postgres() -> Iterator[Databases]:
+    """Databases in a private PostgreSQL, set up as production would have it."""
+    server = Server(find(STATE), durable=True)
+    try:
+        server.start()
+        databases = Databases(server)
+        yield databases
+        databases.close()
+    finally:
+        server.remove()
+
+
+def _on_postgres(bench: Bench, databases: Databases) -> path.Run:
+    with databases.database() as made:
+        return path.whole_path(bench.broker, bench.scale.growth, database_url=made.url)
 
 
 def seconds(scale: Scale) -> float:
     """About."""
-    runs = len(PROCESSES) + len(FAN_OUT) + len(SIZES) + len(PLAIN_QUEUES)
+    runs = len(PROCESSES) + len(FAN_OUT) + len(SIZES) + len(PLAIN_QUEUES) + 1
     return scale.rounds * runs * (scale.growth / 13_000 + 5)
 
 
