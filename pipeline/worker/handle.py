@@ -7,6 +7,7 @@ wait inside a handler. So handlers that never wait cost a function call, and tho
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -184,6 +185,8 @@ class Handling:
                 if self._threads is None:
                     self._threads = Threads(min(self._concurrency, THREADS), f"handler-{self._subscription}")
                 value = await self._threads.call(handler.function, arguments, slot.begin)
+                if inspect.isawaitable(value):  # a decorator has hidden that the handler is async
+                    value = await value
         except asyncio.CancelledError:
             assert slot.task is not None
             if not slot.cancels:

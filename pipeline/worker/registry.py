@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ class Handler:
     @property
     def name(self) -> str:
         """Where the function is, for people."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        return _name(self.function)
 
 
 class Worker:
@@ -77,9 +78,9 @@ class Worker:
 
 def inspect_handler(function: Callable[..., Any]) -> Handler:
     """What the function's signature says. Raises: HandlerError when it can't be a handler."""
-    name = f"{function.__module__}.{function.__qualname__}"
+    name = _name(function)
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(_code(function))
     except (NameError, TypeError) as error:
         raise HandlerError(f"{name}: its annotations can't be read: {error}") from error
     parameters = [
@@ -94,14 +95,26 @@ def inspect_handler(function: Callable[..., Any]) -> Handler:
     first = hints.get(parameters[0].name, Event)
     is_batch = get_origin(first) is list
     item = get_args(first)[0] if is_batch and get_args(first) else first
-    if not is_batch and item is not Any and item is not Event and get_origin(item) is not Event:
+    if item is not Any and item is not Event and get_origin(item) is not Event:
         raise HandlerError(f"{name}: its first argument must be Event[...] or list[Event[...]], not {first!r}")
     data = get_args(item)[0] if get_origin(item) is Event else None
     return Handler(
         function,
-        inspect.iscoroutinefunction(function),
+        inspect.iscoroutinefunction(_code(function)),
         is_batch,
         len(parameters) == 2,
         None if isinstance(data, TypeVar) else data,
         hints.get("return"),
     )
+
+
+def _code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What is run when `function` is called, be it a partial or an object with `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _name(function: Callable[..., Any]) -> str:
+    code = _code(function)
+    return f"{code.__module__}.{code.__qualname__}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from tests.support.application import Application
 from tests.support.broker import TestVhost, manage
 from tests.support.rabbit import rabbit
-from tests.support.topologies import until
 
 TOPOLOGY = """\
 version: 1
