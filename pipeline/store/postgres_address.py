@@ -34,7 +34,7 @@ SETTINGS = {
 }
 FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"}  # parameters that name one
 # Connecting fails with these when the URL asks for something the server does not have.
-WRONG_SETTING = ("22023", "42501", "42602", "42704", "55P02")
+WRONG_SETTING = ("22023", "42602", "42704", "55P02")
 
 
 @dataclass(frozen=True, slots=True)

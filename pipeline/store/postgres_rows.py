@@ -41,7 +41,7 @@ class RowsWriter:
         self._statement = statement
         self._columns = list(statement.parameters.values())
         self._converters = converters(statement, dialect)
-        self._text, self._arguments = "", list[Any]()
+        self._text, self._arguments = "", list[int]()
         elements = [_element(each.type, dialect) for each in self._columns]
         if statement.plain and None not in elements:
             self._text, self._arguments = _by_arrays(statement, elements, dialect)
@@ -76,9 +76,7 @@ class RowsWriter:
             if any(map(_is_several, set(map(type, values)))):  # an array within an array would become rows
                 raise RowRejected(f"{self._columns[place]} can't take several values")
         try:
-            connection.exec_driver_sql(
-                self._text, tuple([arrays[each] if type(each) is int else each[0] for each in self._arguments])
-            )
+            connection.exec_driver_sql(self._text, tuple([arrays[place] for place in self._arguments]))
         except DBAPIError as error:
             number = argument(error)
             if number is None:
@@ -93,8 +91,8 @@ class RowsWriter:
         connection.execute(statement, [dict(zip(self._statement.parameters, row, strict=True)) for row in rows])
 
 
-def _by_arrays(statement: RowsStatement, elements: Sequence[Any], dialect: Dialect) -> tuple[str, list[Any]]:
-    """The text, and for each of its arguments the place of its array, or a constant alone in a tuple."""
+def _by_arrays(statement: RowsStatement, elements: Sequence[Any], dialect: Dialect) -> tuple[str, list[int]]:
+    """The text, and for each of its arguments the place of its array."""
     names = list(statement.parameters)
     arrays = (bindparam(name, type_=ARRAY(element)) for name, element in zip(names, elements, strict=True))
     given = func.unnest(*arrays).table_valued(*map(column, names)).render_derived(name="pipeline_given")
@@ -110,8 +108,7 @@ def _by_arrays(statement: RowsStatement, elements: Sequence[Any], dialect: Diale
         list(statement.columns), select(*values).select_from(given), include_defaults=False
     )
     compiled: Any = insert.compile(dialect=dialect)
-    order = [names.index(name) if name in names else (compiled.params[name],) for name in compiled.positiontup]
-    return str(compiled), order
+    return str(compiled), list(map(names.index, compiled.positiontup))
 
 
 def _element(type_: Type, dialect: Dialect) -> Type | None:

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Column, ColumnElement, Insert, Table, bindparam, inspect, select
 from sqlalchemy.orm import Mapper
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.sql.visitors import iterate
 from sqlmodel import SQLModel
 
 from pipeline.errors import RowRejected
@@ -143,7 +145,7 @@ class Rows:
             statement = statement.on_conflict_do_update(index_elements=index, set_=changes)
         else:
             statement = statement.on_conflict_do_nothing(index_elements=index)
-        plain = not generators and _plain(shape, absent)
+        plain = not any(map(_has_values, changes.values())) and _plain(shape, absent)
         key = tuple(shape.columns[name].key for name in shape.key) if changes else ()
         rows = RowsStatement(shape.table, statement, parameters, columns, plain, key)
         form = shape.upserts[given, absent, missing] = _Form(rows, tuple(attributes), tuple(generators))
@@ -174,6 +176,11 @@ def _shape(row_class: type[SQLModel]) -> _Shape:
 
 def _plain(shape: _Shape, absent: tuple[str, ...]) -> bool:
     return len(absent) < len(shape.columns) and all(shape.columns[name].default is None for name in absent)
+
+
+def _has_values(change: ColumnElement[Any]) -> bool:
+    """Whether an SQL expression comes with values of its own, which have no place among a row's."""
+    return any(isinstance(part, BindParameter) for part in iterate(change))
 
 
 def _existing(shape: _Shape, column: Column[Any]) -> tuple[ColumnElement[Any], dict[str, Column[Any]]]:

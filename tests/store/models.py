@@ -9,7 +9,18 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, ForeignKey, Integer, String, func, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    String,
+    func,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, Relationship, SQLModel
@@ -84,6 +95,14 @@ class Touched(Base, table=True):
     version: int = Field(default=0, sa_column=Column(Integer, default=0, onupdate=text("touched.version + 1")))
     touched_by: str = Field(default="nobody", sa_column=Column(String, onupdate=lambda: "worker"))
     state: str = Field(default="new", sa_column=Column(String, onupdate="changed"))
+
+
+class Counted(Base, table=True):
+    """Its expression has a value of its own."""
+
+    id: int = Field(primary_key=True)
+    name: str = ""
+    count: int = Field(default=0, sa_column=Column(Integer, onupdate=literal_column("counted.count", Integer) + 10))
 
 
 class Zoo(Base, table=True):
@@ -173,6 +192,6 @@ class Plain(SQLModel):
 
 
 TABLES: list[type[SQLModel]] = [
-    *(Payment, Ledger, Wide, OnlyId, Everything, Defaults, Touched, Zoo, Animal, Deferred, Account),
+    *(Payment, Ledger, Wide, OnlyId, Everything, Defaults, Touched, Counted, Zoo, Animal, Deferred, Account),
     *(RollsBack, Mortal, Gated),
 ]

@@ -21,6 +21,7 @@ from tests.store.models import (
     Account,
     Animal,
     Colour,
+    Counted,
     Defaults,
     Everything,
     Ledger,
@@ -196,6 +197,19 @@ async def test_columns_that_change_with_the_row_do_so_in_an_upsert(store: Store,
 
     # then they have changed, but for what was given
     assert look("SELECT * FROM touched ORDER BY 1") == [(1, "a", 1, "worker", "changed"), (2, "", 1, "worker", "mine")]
+
+
+async def test_an_expression_that_changes_a_column_may_have_values_of_its_own(store: Store, look: Look) -> None:
+    # given rows with a column that grows by 10 whenever the row changes
+    await store.commit([effects(Counted(id=n)) for n in range(20)])
+
+    # when some are upserted, one of them twice
+    report = await store.commit([effects(Upsert(Counted(id=n, name="a"))) for n in (*range(10), 3)])
+
+    # then it has grown in those
+    assert report.rejected == {}
+    expected = [(n, "a", 20 if n == 3 else 10) if n < 10 else (n, "", 0) for n in range(20)]
+    assert look("SELECT id, name, count FROM counted ORDER BY 1") == expected
 
 
 async def test_statements_see_the_rows_before_them_and_not_those_after(store: Store, look: Look) -> None:
