@@ -79,11 +79,12 @@ def is_one_sentence(done: Ended, code: int, *words: str) -> None:
 async def every_command(app: Application, amqp_url: str) -> list[Ended]:
     """What the commands say that need a broker, at that address."""
     environ = {"PIPELINE_AMQP_URL": amqp_url}
-    return await asyncio.gather(
+    ended = await asyncio.gather(
         app.run("publish", "order.noted", "1", environ=environ),
         app.run("worker", "start", "payments", environ=environ),
         app.run("dlq", "list", environ=environ),
     )
+    return list(ended)
 
 
 async def test_no_broker(app: Application) -> None:
@@ -230,7 +231,7 @@ BAD: list[tuple[Properties, bytes, str]] = [  # properties, body, and the reason
     (message("nul\0id"), GOOD, "exhausted"),
     (message("large-headers", headers={"x": "y" * 130_000}), b"{}", "invalid"),
 ]
-FINE = {
+FINE: dict[str, tuple[Properties | bytes, bytes]] = {
     "plain": (message("plain"), GOOD),
     "big": (message("big"), json.dumps({"order_id": 1, "note": "x" * (10 * MEGABYTE)}).encode()),
     "odd-attempt": (message("odd-attempt", headers={"pipeline-attempt": "many", "pipeline-history": 7}), GOOD),
