@@ -47,7 +47,7 @@ async def app(vhost: TestVhost, tmp_path: Path) -> Application:
     app = Application(vhost, tmp_path)
     app.write("topology.yaml", TOPOLOGY)
     app.write("models.py", MODELS)
-    await app.good("topology", "apply")
+    await app.apply()
     return app
 
 

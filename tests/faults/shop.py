@@ -24,7 +24,8 @@ subscriptions:
     events: [order.created]
     handler: handlers
     retry: {attempts: 3, delays: [200ms]}
-    prefetch: 500
+    prefetch: 200
+    concurrency: 20
   ledger:
     events: [payment.taken]
     handler: handlers
@@ -55,7 +56,7 @@ ledger = Worker("ledger", tables=[Entry])
 @payments.handle("order.created")
 async def pay(event: Event[Order], context: Context):
     number = event.data.number
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.01)
     if number % 50 == 1:
         raise Reject("stolen")
     if number % 50 == 2 and context.attempt < 3:

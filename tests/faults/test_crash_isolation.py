@@ -65,7 +65,7 @@ async def test_one_message_in_a_thousand_kills_its_worker(
     app.write("topology.yaml", TOPOLOGY % {"limit": limit})
     app.write("handlers.py", HANDLERS % {"killer": KILLER, "how": how})
     app.write("orders.jsonl", "".join(f"{number}\n" for number in range(EVENTS)))
-    await app.good("topology", "apply")
+    await app.apply()
     await app.good("publish", "order.created", "--file", "orders.jsonl")
 
     async with rabbit(vhost) as broker, app.worker("--processes", str(processes)) as running:

@@ -46,7 +46,7 @@ async def application(vhost: TestVhost, folder: Path, handler: str) -> Applicati
         f"@worker.handle('order.created', 'order.noted')\n{handler}\n",
     )
     app.write("orders.jsonl", "".join(f"{number}\n" for number in range(ORDERS)))
-    await app.good("topology", "apply")
+    await app.apply()
     await app.good("publish", "order.created", "--file", "orders.jsonl")
     return app
 
@@ -60,16 +60,14 @@ async def hands_full(broker: Rabbit) -> None:
     await until(full, "a worker has its hands full")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_what_is_in_hand_is_finished(vhost: TestVhost, tmp_path: Path, number: signal.Signals) -> None:
+async def test_what_is_in_hand_is_finished(vhost: TestVhost, tmp_path: Path) -> None:
     # Given a worker with its hands full
     app = await application(vhost, tmp_path, ASYNC % 0.3)
-    async with rabbit(vhost) as broker, app.worker("--log-level", "debug") as running:
+    async with rabbit(vhost) as broker, app.worker() as running:
         await hands_full(broker)
 
         # When it is told to stop
-        running.process.send_signal(number)
-        assert await running.wait() == 0
+        assert await running.drain() == 0
 
         # Then what it had in hand is processed, and the others wait as if nobody had ever touched them
         assert running.said("draining")
@@ -82,10 +80,10 @@ async def test_what_is_in_hand_is_finished(vhost: TestVhost, tmp_path: Path, num
 
 @pytest.mark.parametrize("handler", [ASYNC, SYNC])
 async def test_what_takes_too_long_goes_back(vhost: TestVhost, tmp_path: Path, handler: str) -> None:
-    # Given handlers that would take an hour, and a deadline of a second
+    # Given handlers that would take an hour, and a deadline of half a second
     app = await application(vhost, tmp_path, handler % 3600)
     async with rabbit(vhost) as broker:
-        async with app.worker(environ={"PIPELINE_DRAIN_DEADLINE": "1"}) as running:
+        async with app.worker(environ={"PIPELINE_DRAIN_DEADLINE": "0.5"}) as running:
             await hands_full(broker)
             # When it is told to stop, then it ends well by itself soon after the deadline
             told = time.monotonic()

@@ -57,7 +57,7 @@ async def finished(shop: Shop, running: RunningWorker) -> None:
 async def test_a_worker_is_killed(vhost: TestVhost, tmp_path: Path) -> None:
     # Given two processes at work on some thousand orders
     shop = open_shop(vhost, tmp_path, ORDERS)
-    await shop.app.good("topology", "apply")
+    await shop.app.apply()
     await shop.app.good("publish", "--file", shop.feed)
     async with shop.app.worker("--processes", "2") as running:
         # When first one, then the other is killed in the middle of a batch
@@ -117,7 +117,7 @@ async def shop_on(node: Node, folder: Path) -> Shop:
     """A shop in the node's own virtual host, with empty queues that a crash won't make it forget."""
     address = await asyncio.to_thread(node.start)
     shop = open_shop(TestVhost("%2F", address.amqp_url, address.management_url), folder, ORDERS)
-    await shop.app.good("topology", "apply")
+    await shop.app.apply()
     await asyncio.to_thread(wait_until_registered, node, "/", QUEUES)
     return shop
 

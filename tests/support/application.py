@@ -24,9 +24,10 @@ from pipeline.amqp.lane import Lane
 from pipeline.message import Message
 from pipeline.properties import Properties, encode_properties
 from pipeline.settings import Settings, load_settings
+from pipeline.topology.load import load_topology
 from tests.support.broker import TestVhost, manage
 from tests.support.rabbit import rabbit
-from tests.support.topologies import until
+from tests.support.topologies import applied, until
 
 PATIENCE = 60.0  # seconds a command may take on a busy machine
 LOG_SHOWN = 40  # lines of a worker's log, when the test fails
@@ -96,6 +97,11 @@ class Application:
         done = await self.run(*arguments, stdin=stdin)
         assert done.code == 0, f"pipeline {' '.join(arguments)} ended with {done.code}:\n{done.out}\n{done.err}"
         return done
+
+    async def apply(self) -> None:
+        """Bring the broker to the topology file, as `pipeline topology apply` does and without its start-up."""
+        topology = load_topology(self.settings.topology).topology
+        assert (await applied(self.settings, topology)).exit_code == 0
 
     @asynccontextmanager
     async def worker(self, *arguments: str, environ: Mapping[str, str] | None = None) -> AsyncIterator[RunningWorker]:
