@@ -85,6 +85,24 @@ async def test_the_database_is_away(vhost: TestVhost, tmp_path: Path) -> None:
     assert attempts == {number: 2 if number % 10 == SOON else 1 for number in range(ORDERS)}
 
 
+async def test_what_is_not_committed_is_not_acked(vhost: TestVhost, tmp_path: Path) -> None:
+    # Given a worker that has handled all orders and can't commit them
+    app = await application(vhost, tmp_path)
+    async with app.worker() as running, rabbit(vhost) as broker:
+        await publish(app, 0)
+        await app.until_count("payments", 1, "payment")
+        with closing(sqlite3.connect(tmp_path / "data" / "payments.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await publish(app, *range(1, SOON))
+            await running.until_said("waiting for the database")
+            await broker.until_count("payments", 0)
+
+            # When it is killed, then all of them are back in the queue
+            await running.kill()
+            await broker.until_count("payments", SOON - 1)
+    assert app.count("payments", "payment") == 1
+
+
 async def test_the_retry_queue_is_gone(vhost: TestVhost, tmp_path: Path) -> None:
     # Given a worker whose retry queue somebody deleted
     app = await application(vhost, tmp_path)
