@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import machine, peer
@@ -31,8 +32,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="How fast it is here.")
     parser.add_argument("--quick", action="store_true", help="tiny counts, once: only to see that everything works")
     parser.add_argument("--only", nargs="+", choices=list(MEASURES), metavar="NAME", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each is measured (3; results say so)")
     wanted = parser.parse_args()
     scale = QUICK if wanted.quick else FULL
+    if wanted.rounds:
+        scale = replace(scale, rounds=max(1, wanted.rounds))
     chosen = [measure for name, measure in MEASURES.items() if not wanted.only or name in wanted.only]
     folder = STATE / "bench" / "quick" if wanted.quick else PROJECT / "benchmarks"
     kept = load(folder / "results.json")

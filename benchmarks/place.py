@@ -11,6 +11,8 @@ import json
 import os
 import secrets
 import shutil
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ from pipeline.topology.plan import plan
 
 PROJECT = Path(__file__).parents[1]
 STATE = Path(os.environ.get("PIPELINE_STATE_DIR", PROJECT / ".pipeline")).absolute()
+GONE = 60.0  # s a virtual host may take to go
 PREFETCH = 2000  # deliveries a consumer holds, ours and aio-pika's
 PLAIN_QUEUES = ("classic", "quorum")  # by the name of their type, where a plain queue is measured
 
@@ -106,8 +109,24 @@ def place(
             asyncio.run(_apply(here.settings()))
         yield here
     finally:
-        manage(broker.management_url, "DELETE", f"/api/vhosts/{name}")
+        _delete_vhost(broker, name)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _delete_vhost(broker: Address, name: str) -> None:
+    """Tried again for a while: a busy RabbitMQ may answer 500 when its queues take too long to go, and then they go."""
+    deadline = time.monotonic() + GONE
+    while True:
+        try:
+            manage(broker.management_url, "DELETE", f"/api/vhosts/{name}")
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
 
 
 def _topology(subscriptions: Sequence[str], queue_type: str, prefetch: int) -> str:
