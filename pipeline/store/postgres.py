@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, event
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pipeline.errors import ConfigurationError, HandlerError, RowRejected, StoreUnavailable
 from pipeline.store.database import faults_of
@@ -152,21 +152,23 @@ class Postgres:
         async with self._turn:
             with faults_of(self):
                 async with self._writer.connect() as connection:
+                    ready = False
                     try:
-                        await self._ready(connection)
+                        if not connection.info.get("ready"):
+                            await connection.run_sync(self._make_tables)
+                            connection.info["ready"] = True
+                        ready = True
                         return await connection.run_sync(work)
                     except BaseException as error:
-                        if not harmless(error.__cause__ or error):
+                        if not (ready and harmless(error.__cause__ or error)):
                             await connection.invalidate()  # the next one finds a new connection, with all tables made
                         raise
 
-    async def _ready(self, connection: AsyncConnection) -> None:
-        if not connection.info.get("ready"):
-            await connection.run_sync(self._make_tables)
-            connection.info["ready"] = True
-
     def _make_tables(self, connection: Connection) -> None:
-        """CREATE TABLE IF NOT EXISTS fails where two do it at once, so one after the other."""
+        """Make what is missing: one process after the other, for two at once would be in each other's way.
+
+        The lock ends with the connection, if not before: after any error it has to be closed.
+        """
         with connection.begin():
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({MAKING_TABLES})")

@@ -31,6 +31,8 @@ AS_THEY_ARE = (
     *(types.SmallInteger, types.Integer, types.BigInteger, types.Boolean, types.Date, types.Time, types.DateTime),
     *(types.JSON, types.Float),
 )
+LARGEST = 64 * 1024 * 1024  # characters and bytes in one statement; PostgreSQL takes less than 1 GB in any one message
+SIZED = {str, bytes, type(None)}
 ONE_VALUE = (str, bytes, bytearray, memoryview)  # though they can be iterated over
 
 
@@ -72,9 +74,18 @@ class RowsWriter:
         arrays: list[Sequence[Any]] = list(zip(*rows, strict=True))
         for convert in self._converters:
             arrays[convert.place] = convert(arrays[convert.place])
+        size = 0
         for place, values in enumerate(arrays):
-            if any(map(_is_several, set(map(type, values)))):  # an array within an array would become rows
+            kinds = set(map(type, values))
+            if any(map(_is_several, kinds)):  # an array within an array would become rows
                 raise RowRejected(f"{self._columns[place]} can't take several values")
+            if kinds <= SIZED:
+                size += sum(map(len, filter(None, values)))
+        if size > LARGEST and len(rows) > 1:
+            middle = len(rows) // 2
+            self._at_once(connection, rows[:middle])
+            self._at_once(connection, rows[middle:])
+            return
         try:
             connection.exec_driver_sql(self._text, tuple([arrays[place] for place in self._arguments]))
         except DBAPIError as error:
