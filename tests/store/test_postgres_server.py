@@ -1,4 +1,4 @@
-"""Trouble with PostgreSQL's server and the network: a batch is whole or not there, and it goes on once they are back."""
+"""Trouble with PostgreSQL: server or network fail, a batch is whole or not there, and it goes on once they are back."""
 
 from __future__ import annotations
 
