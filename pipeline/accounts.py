@@ -10,15 +10,17 @@ dead-letter queue. Retries and ignored duplicates are the broker's own statistic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.amqp.management import Management, QueueCounters
 from pipeline.amqp.stream import read_stream
 from pipeline.codec.envelope import attribute, event_time
 from pipeline.dead_letters import peek
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, UndecodableBody
 from pipeline.message import Delivery
+from pipeline.properties import Properties
 from pipeline.settings import Settings
 from pipeline.store.store import Store
 from pipeline.topology.expand import expand
@@ -32,8 +34,9 @@ LOOKUP = 10_000  # event ids an inbox look-up
 class Account:
     """One subscription's books. All are counts of distinct events; `missing` and `twice` must be 0.
 
-    `twice` were processed and are dead letters as well. `retried` and `duplicates` are counts of messages. `seconds`
-    are from the first event's time to the last commit.
+    Messages without an id can only become dead letters, and are counted one by one. `twice` were processed and are dead
+    letters as well. `retried` and `duplicates` are counts of messages. `seconds` are from the first event's time to the
+    last commit.
     """
 
     subscription: str
@@ -72,34 +75,54 @@ async def accounts(settings: Settings, topology: Topology, source: str = "") -> 
 
     Raises: ConfigurationError, BrokerError, StoreError.
     """
-    published, began = await _published(settings, topology, source)
+    published, began = await _all_published(settings, topology, source)
     subscriptions = [each for each in topology.subscriptions.values() if each.handler]
     async with Management(settings) as management:
         counters = await management.counters()
     return [await _account(settings, each, published[each.name], began, counters) for each in subscriptions]
 
 
-async def _published(
+@dataclass(slots=True)
+class _Published:
+    """What went to one subscription: event ids, and the number of messages without one."""
+
+    ids: set[str] = field(default_factory=set)
+    nameless: int = 0
+
+
+async def _all_published(
     settings: Settings, topology: Topology, source: str
-) -> tuple[dict[str, set[str]], datetime | None]:
-    """The ids of the events that went to each subscription, and the time of the first."""
+) -> tuple[dict[str, _Published], datetime | None]:
+    """What went to each subscription, and the time of the first event."""
     began: datetime | None = None
-    found: dict[str, set[str]] = {name: set() for name in topology.subscriptions}
+    found = {name: _Published() for name in topology.subscriptions}
     routes = Routes(topology)
     chosen: set[str] = set()
     async for batch in read_stream(settings, log_stream(topology)):
         for delivery in batch:
-            event_id = delivery.properties.message_id
+            properties = delivery.readable
+            event_id = properties.message_id or attribute(properties, "id") or ""
             if source:
-                cause = attribute(delivery.properties, "causationid")
-                if attribute(delivery.properties, "source") != source and cause not in chosen:
+                cause = attribute(properties, "causationid")
+                if attribute(properties, "source") != source and cause not in chosen:
                     continue
                 chosen.add(event_id)
             if began is None:
-                began = event_time(delivery.properties)
+                began = _time(properties)
             for name in routes.subscriptions(delivery):
-                found[name].add(event_id)
+                if event_id:
+                    found[name].ids.add(event_id)
+                else:
+                    found[name].nameless += 1
     return found, began
+
+
+def _time(properties: Properties) -> datetime | None:
+    """When the event happened, None when it does not say."""
+    with suppress(UndecodableBody):
+        time = event_time(properties)
+        return time if time.timestamp() > 0 else None
+    return None
 
 
 class Routes:
@@ -124,14 +147,15 @@ class Routes:
 async def _account(
     settings: Settings,
     subscription: Subscription,
-    published: set[str],
+    published: _Published,
     began: datetime | None,
     counters: Mapping[str, QueueCounters],
 ) -> Account:
-    processed, ended = await _processed(settings, subscription.name, published)
+    processed, ended = await _processed(settings, subscription.name, published.ids)
     letters = await peek(settings, subscription) if subscription.dead_letter else []
-    dead = {letter.id for letter in letters if letter.id} & published
-    missing = published - processed - dead
+    dead = {letter.id for letter in letters if letter.id} & published.ids
+    nameless_dead = min(published.nameless, sum(not letter.id for letter in letters))
+    missing = published.ids - processed - dead
     retried = sum(
         counters[name].published
         for name in {subscription.retry_queue(delay) for delay in subscription.retry.delays}
@@ -141,10 +165,10 @@ async def _account(
     buried = counters.get(subscription.dead_letter_queue, QueueCounters(0, 0)).published
     return Account(
         subscription.name,
-        len(published),
+        len(published.ids) + published.nameless,
         len(processed),
-        len(dead),
-        len(missing),
+        len(dead) + nameless_dead,
+        len(missing) + published.nameless - nameless_dead,
         len(processed & dead),
         retried,
         max(0, work.acked - retried - buried - len(processed)),

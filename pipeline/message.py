@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import ProtocolViolation
-from pipeline.properties import Properties, decode_properties
+from pipeline.properties import Properties, decode_properties, readable_properties
 
 # Set on retry copies and dead letters.
 ATTEMPT = "pipeline-attempt"  # int, the number of the attempt this copy is for, from 1
@@ -80,6 +80,11 @@ class Delivery:
         if self._properties is None:
             self._properties = decode_properties(self.raw_properties)
         return self._properties
+
+    @property
+    def readable(self) -> Properties:
+        """What can be read of the properties: an unreadable header costs the headers, not the id."""
+        return self._properties or readable_properties(self.raw_properties)
 
     def use(self, properties: Properties, body: bytes) -> None:
         """Replace what was received by what it was unwrapped to."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any
@@ -33,6 +34,7 @@ MORE_FLAGS = 0x0001
 PERSISTENT = b"\x02"
 
 _u16 = Struct(">H")
+_u32 = Struct(">I")
 _u64 = Struct(">Q")
 
 
@@ -103,18 +105,26 @@ def _encode_properties(properties: Properties) -> bytes:
     return _u16.pack(flags) + b"".join(parts)
 
 
-def decode_properties(data: bytes) -> Properties:
-    """The properties in `data` (flags first, as `encode_properties` gives).
+def decode_properties(data: bytes, with_headers: bool = True) -> Properties:
+    """The properties in `data` (flags first, as `encode_properties` gives); the headers may be passed over.
 
     Raises: ProtocolViolation when the bytes are not properties.
     """
     try:
-        return _decode_properties(data)
+        return _decode_properties(data, with_headers)
     except (IndexError, struct.error, ValueError, OverflowError, OSError) as error:  # OSError: a time beyond the clock
         raise ProtocolViolation(f"message properties can't be read: {error}") from error
 
 
-def _decode_properties(data: bytes) -> Properties:
+def readable_properties(data: bytes) -> Properties:
+    """What can be read of `data`: everything, everything but the headers, or nothing. Never fails."""
+    for with_headers in (True, False):
+        with suppress(ProtocolViolation):
+            return decode_properties(data, with_headers)
+    return Properties()
+
+
+def _decode_properties(data: bytes, with_headers: bool) -> Properties:
     (flags,) = _u16.unpack_from(data, 0)
     if flags & MORE_FLAGS:
         raise ValueError("more than one flag word")
@@ -128,7 +138,7 @@ def _decode_properties(data: bytes) -> Properties:
     if flags & CONTENT_ENCODING:
         content_encoding, at = decode_short_string(data, at)
     if flags & HEADERS:
-        headers, at = decode_table(data, at)
+        headers, at = decode_table(data, at) if with_headers else ({}, at + 4 + _u32.unpack_from(data, at)[0])
     if flags & DELIVERY_MODE:
         at += 1
     if flags & PRIORITY:

@@ -56,7 +56,8 @@ class Intake:
                 headers = delivery.properties.headers
             except ProtocolViolation as error:
                 failure = failure_of(UndecodableBody(str(error)))
-                found.failed.append(Failed(delivery, failure, 1))
+                known = delivery.readable
+                found.failed.append(Failed(delivery, failure, 1, known.message_id, known.type))
                 continue
             attempt = headers.get(ATTEMPT, 1)
             if not isinstance(attempt, int) or attempt < 1:

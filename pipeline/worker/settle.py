@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.amqp.publisher import Publisher
-from pipeline.errors import ProtocolViolation
 from pipeline.event import utc_now
 from pipeline.message import (
     ATTEMPT,
@@ -56,7 +55,7 @@ def settle_failure(subscription: Subscription, failed: Failed, limit: int) -> Se
     """
     decision = decide(subscription.retry, failed.attempt, failed.failure)
     delivery = failed.delivery
-    properties = _readable(delivery)
+    properties = delivery.readable  # the rest can't be copied; body and id are
     headers = clean_headers(properties.headers)
     now = utc_now()
     headers |= failure_headers(properties.headers, failed.attempt, failed.failure, now.isoformat())
@@ -101,14 +100,6 @@ def clean_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in headers.items()
         if not name.startswith(BROKER_HEADERS) and name not in (f"{PREFIX}traceback", f"{PREFIX}reason")
     }
-
-
-def _readable(delivery: Delivery) -> Properties:
-    """The properties, or empty ones when they can't be read: even then the body must not be lost."""
-    try:
-        return delivery.properties
-    except ProtocolViolation:
-        return Properties()
 
 
 def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], queue: str, limit: int) -> Message:

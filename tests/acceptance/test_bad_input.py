@@ -203,7 +203,7 @@ BAD: list[tuple[Properties, bytes, str]] = [  # properties, body, and the reason
     (message("no-gzip", content_encoding="gzip"), GOOD, "undecodable"),
     (message("bad-time", timestamp=2**64 - 1), GOOD, "undecodable"),
     (message("odd-time", headers={"cloudEvents_time": "noon"}), GOOD, "undecodable"),
-    (message("", headers={"deep": DEEP}), GOOD, "undecodable"),
+    (message("deep-headers", headers={"deep": DEEP}), GOOD, "undecodable"),
     (message("model"), b'{"order_id": -1}', "invalid"),
     (message("wrong-type"), b"[1]", "invalid"),
     (message("validator"), b'{"order_id": 1, "note": "broken"}', "exhausted"),

@@ -137,11 +137,16 @@ class Application:
 
         await until(reached, f"{count} rows in {table} of {subscription}")
 
-    async def put_raw(self, queue: str, *messages: tuple[Properties | bytes, bytes]) -> None:
-        """Lay (properties, body) into a queue as they are, confirmed: a client library would mend or refuse them."""
+    async def put_raw(self, key: str, *messages: tuple[Properties | bytes, bytes], exchange: str = "") -> None:
+        """Publish (properties, body) as they are, to a queue unless an exchange is named; confirmed.
+
+        A client library would mend them, or refuse to.
+        """
         lane = await Lane.open(self.settings, "test")
         raw = [(each if isinstance(each, bytes) else encode_properties(each), body) for each, body in messages]
-        receipt = (await ConfirmChannel.open(lane)).publish([Message("", queue, body, each, "") for each, body in raw])
+        receipt = (await ConfirmChannel.open(lane)).publish(
+            [Message(exchange, key, body, each, "") for each, body in raw]
+        )
         await receipt.done
         await lane.close()
         assert not receipt.errors

@@ -137,3 +137,10 @@ def test_the_event_is_what_the_message_says() -> None:
 @given(raw=st.binary(max_size=60), body=st.binary(max_size=20), key=st.text(max_size=5))
 def test_no_bytes_can_stop_intake(raw: bytes, body: bytes, key: str) -> None:
     outcome(intake().sort([delivery(properties=raw, body=body, key=key)]))
+
+
+def test_an_unreadable_header_costs_the_headers_but_not_the_id() -> None:
+    raw = properties(headers={"x": "y"}).replace(b"\x01xS", b"\x01x?")  # a type of value that nobody knows
+    found = intake().sort([delivery(properties=raw)])
+    assert outcome(found) == "undecodable"
+    assert (found.failed[0].event_id, found.failed[0].event_type) == ("order-7", "order.created")
