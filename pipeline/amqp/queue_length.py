@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiormq.abc import AbstractChannel
 from pamqp.commands import Queue
 
-from pipeline.amqp.connection import CLIENT_ERRORS
 from pipeline.amqp.lane import Lane
 from pipeline.amqp.session import Session
 from pipeline.errors import BrokerError, BrokerUnavailable, ObjectMissing
@@ -47,21 +46,18 @@ async def queue_lengths(lane: Lane, name: str) -> tuple[int, int]:
     """
 
     async def declare() -> Queue.DeclareOk:
-        channel = await lane.plain_channel()
+        channel = await lane.ask(lane.plain_channel())
         try:
-            return await channel.queue_declare(name, passive=True)
+            return await lane.ask(channel.queue_declare(name, passive=True))
         finally:
             await lane.close_channel(channel)
 
     try:
         return await true_lengths(declare, name)
-    except CLIENT_ERRORS as error:
-        problem = lane.explain(error)
-        if isinstance(problem, ObjectMissing):
-            raise ObjectMissing(
-                f"queue {name} is not on the broker; `pipeline topology apply` declares what the topology files name"
-            ) from error
-        raise problem from error
+    except ObjectMissing as error:
+        raise ObjectMissing(
+            f"queue {name} is not on the broker; `pipeline topology apply` declares what the topology files name"
+        ) from error
 
 
 class QueueLengths:
