@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,7 @@ class RunningWorker:
         self.process = process
         self.log: list[dict[str, Any]] = []
         self.noise: list[str] = []  # lines that are no log
+        self._known: set[int] = set()  # processes that were seen under the supervisor
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -206,7 +207,19 @@ class RunningWorker:
     def pids(self) -> list[int]:
         """The processes under the supervisor that live now."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        pids = [int(pid) for pid in children.read_text().split()]
+        self._known.update(pids)
+        return pids
+
+    def _ours(self) -> set[int]:
+        """Worker processes of this supervisor that run, also after its end: they carry its process id."""
+        mark = f"\0--parent\0{self.process.pid}\0".encode()
+        found = set()
+        for pid in self._known:
+            with suppress(OSError):
+                if mark in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.add(pid)
+        return found
 
     async def drain(self) -> int:
         """SIGTERM, and the exit code."""
@@ -223,14 +236,12 @@ class RunningWorker:
     async def kill(self) -> None:
         """End it and what runs under it at once."""
         if self.process.returncode is None:
-            pids = self.pids
+            self._known.update(self.pids)
             self.process.kill()
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
             await self.process.wait()
+        for pid in self._ours():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await self._reading
 
 
