@@ -179,7 +179,7 @@ async def _account(
 
 async def _processed(settings: Settings, subscription: str, ids: set[str]) -> tuple[set[str], datetime | None]:
     """Which of the ids are in the inbox, and when its newest row was committed."""
-    store = await Store.open(settings.database_url, subscription)
+    store = await Store.open(settings.database_of(subscription), subscription)
     try:
         ordered = sorted(ids)
         found: set[str] = set()

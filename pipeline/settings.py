@@ -8,14 +8,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pipeline.errors import ConfigurationError
 
 STATE_DIR = ".pipeline"
+VARIABLES = "PIPELINE_"
+DATABASE = "PIPELINE_DATABASE_URL"
+CACHE = "PIPELINE_CACHE_URL"
+FROM_FILE = "_FILE"  # PIPELINE_DATABASE_URL_FILE
 MEGABYTE = 1024 * 1024
 
 
@@ -27,23 +32,36 @@ class Settings:
     management_url: str  # http://user:password@host:port, "" when unknown
     state_dir: Path
     topology: Path
-    database_url: str  # "{subscription}" in it is replaced by the subscription's name
+    database_url: str  # of subscriptions; "{subscription}" in it is replaced by the name; ask `database_of`
+    producer_database_url: str  # of the gateway: accepted events, its outbox, API keys
     broker_found_in: str  # what to tell a user who asks "which broker?"
     heartbeat: int = 10  # aiormq finds a dead peer after (heartbeat + 1) * 3 s
     connect_timeout: float = 5.0
     publish_deadline: float = 30.0
     drain_deadline: float = 30.0  # SIGTERM: time to finish what is in hand
     max_body: int = 128 * MEGABYTE  # of a message as it travels, and of what it decompresses to
+    cache_url: str = ""  # redis://…, "" for the process's own memory; ask `cache_of`
+    own_database_urls: Mapping[str, str] = field(default_factory=dict)  # PIPELINE_DATABASE_URL_PAYMENTS → "PAYMENTS"
+    own_cache_urls: Mapping[str, str] = field(default_factory=dict)
+
+    def database_of(self, subscription: str) -> str:
+        """The URL of a subscription's database; "{subscription}" in it is still to be replaced."""
+        return self.own_database_urls.get(variable_suffix(subscription), self.database_url)
+
+    def cache_of(self, subscription: str) -> str:
+        """The URL of a subscription's cache; "" for the process's own memory."""
+        return self.own_cache_urls.get(variable_suffix(subscription), self.cache_url)
 
 
 def load_settings(environ: Mapping[str, str] | None = None, topology: str | None = None) -> Settings:
     """Settings from the environment; `topology` (the CLI's option) goes before `PIPELINE_TOPOLOGY`.
 
-    The broker is `PIPELINE_AMQP_URL`, else the private node of the nearest `.pipeline/` folder.
+    The broker is `PIPELINE_AMQP_URL`, else the private node of the nearest `.pipeline/` folder. Any variable may be given
+    as a file instead: `PIPELINE_AMQP_URL_FILE=/run/secrets/amqp_url` is how container engines hand over secrets.
 
     Raises: ConfigurationError on a value that can't be read.
     """
-    env = os.environ if environ is None else environ
+    env = _with_files(os.environ if environ is None else environ)
     state_dir = find_state_dir(env)
     amqp_url, management_url, found_in = _broker(env, state_dir)
     default_db = f"sqlite+aiosqlite:///{state_dir / 'data'}/{{subscription}}.db"
@@ -52,14 +70,24 @@ def load_settings(environ: Mapping[str, str] | None = None, topology: str | None
         management_url=_readable("PIPELINE_MANAGEMENT_URL", env.get("PIPELINE_MANAGEMENT_URL", management_url)),
         state_dir=state_dir,
         topology=Path(topology or env.get("PIPELINE_TOPOLOGY") or "topology"),
-        database_url=env.get("PIPELINE_DATABASE_URL") or default_db,
+        database_url=env.get(DATABASE) or default_db,
+        producer_database_url=env.get("PIPELINE_PRODUCER_DATABASE_URL")
+        or f"sqlite+aiosqlite:///{state_dir / 'data' / 'producer.db'}",
         broker_found_in=found_in,
         heartbeat=int(_number(env, "PIPELINE_HEARTBEAT", 10)),
         connect_timeout=_number(env, "PIPELINE_CONNECT_TIMEOUT", 5.0),
         publish_deadline=_number(env, "PIPELINE_PUBLISH_DEADLINE", 30.0),
         drain_deadline=_number(env, "PIPELINE_DRAIN_DEADLINE", 30.0),
         max_body=int(_number(env, "PIPELINE_MAX_BODY", 128 * MEGABYTE)),
+        cache_url=env.get(CACHE, ""),
+        own_database_urls=_of_each(env, DATABASE),
+        own_cache_urls=_of_each(env, CACHE),
     )
+
+
+def variable_suffix(subscription: str) -> str:
+    """What stands behind a variable's name when it is for one subscription: `card-payments` → `CARD_PAYMENTS`."""
+    return re.sub(r"[^A-Z0-9]", "_", subscription.upper())
 
 
 def mask(url: str) -> str:
@@ -80,6 +108,31 @@ def find_state_dir(env: Mapping[str, str]) -> Path:
         if (folder / STATE_DIR).is_dir():
             return folder / STATE_DIR
     return here / STATE_DIR
+
+
+def _with_files(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables, those given as a file read from it."""
+    env = dict(environ)
+    for name, path in environ.items():
+        if not (name.startswith(VARIABLES) and name.endswith(FROM_FILE)) or not path:
+            continue
+        plain = name.removesuffix(FROM_FILE)
+        if environ.get(plain):
+            raise ConfigurationError(f"{plain} and {name} are both set; keep one of them")
+        try:
+            env[plain] = Path(path).read_text().strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{name} names {path}, which can't be read: {error}") from None
+    return env
+
+
+def _of_each(env: Mapping[str, str], name: str) -> dict[str, str]:
+    """The values of `name` that are for one subscription, by what is behind its name."""
+    return {
+        key.removeprefix(f"{name}_"): value
+        for key, value in env.items()
+        if key.startswith(f"{name}_") and not key.endswith(FROM_FILE) and value
+    }
 
 
 def _broker(env: Mapping[str, str], state_dir: Path) -> tuple[str, str, str]:

@@ -74,7 +74,7 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
         await verify(settings, topology, [subscription.name for subscription in chosen])
         workers = []
         for each in loaded:
-            store = await Store.open(settings.database_url, each.subscription.name, each.tables)
+            store = await Store.open(settings.database_of(each.subscription.name), each.subscription.name, each.tables)
             stack.push_async_callback(store.close)
             check = partial(verify, settings, topology, [each.subscription.name])
             workers.append(SubscriptionWorker(each, store, session, publisher, check))
