@@ -19,8 +19,17 @@ from sqlmodel import SQLModel
 
 from pipeline.errors import HandlerError
 from pipeline.store.database import Database, faults_of
+from pipeline.store.failures import (
+    FailureNote,
+    forget_failures,
+    note_of,
+    select_failures,
+    upsert_failures,
+    write_failures,
+)
 from pipeline.store.opening import open_database
 from pipeline.store.tables import INBOX, OUTBOX, RESULT
+from pipeline.store.times import as_time
 from pipeline.store.transaction import Committer, unstorable
 from pipeline.store.writes import CommitReport, Counts, Effects, Outgoing
 
@@ -36,6 +45,7 @@ class Store:
         self._database = database
         self._subscription = subscription
         self._committer = Committer(database, subscription)
+        self._failures = upsert_failures(database)
 
     @classmethod
     async def open(cls, url: str, subscription: str, tables: Sequence[type[SQLModel]] = ()) -> Store:
@@ -97,6 +107,43 @@ class Store:
         if not keys:
             return
         await self._database.write(partial(self._delete_outgoing, keys))
+
+    async def note_failures(self, notes: Sequence[FailureNote]) -> None:
+        """Keep the newest note of each event, in one bulk upsert. Ids that can't be stored are left out."""
+        if notes:
+            database, statement, ours = self._database, self._failures, self._subscription
+            await database.write(lambda connection: write_failures(connection, database, statement, ours, notes))
+
+    async def failures(self, event_ids: Sequence[str]) -> dict[str, FailureNote]:
+        """The notes of these events, by id. An event that is in the inbox too is processed, whatever its note says."""
+        odd = unstorable(event_ids)
+        ids = [event_id for event_id in event_ids if event_id not in odd]
+        rows = await self._read(select_failures(self._subscription, ids)) if ids else []
+        return {note.event_id: note for note in map(note_of, rows)}
+
+    async def forget_failures(self, event_ids: Sequence[str]) -> None:
+        """Delete the notes of these events; those without one do no harm."""
+        odd = unstorable(event_ids)
+        ids = [event_id for event_id in event_ids if event_id not in odd]
+        if ids:
+            database, ours = self._database, self._subscription
+            await database.write(lambda connection: forget_failures(connection, database, ours, ids))
+
+    async def processed(self, event_id: str) -> datetime | None:
+        """When this event was committed, aware, UTC; None when it is not."""
+        if unstorable([event_id]):
+            return None
+        ours = (INBOX.c.subscription == self._subscription, INBOX.c.event_id == event_id)
+        rows = await self._read(select(INBOX.c.processed_at).where(*ours))
+        return as_time(rows[0][0]) if rows else None
+
+    async def result(self, event_id: str) -> bytes | None:
+        """The JSON that the handler of this event returned; None when it is not processed or returned no such value."""
+        if unstorable([event_id]):
+            return None
+        ours = (RESULT.c.subscription == self._subscription, RESULT.c.event_id == event_id)
+        rows = await self._read(select(RESULT.c.value).where(*ours))
+        return rows[0][0].encode() if rows else None
 
     async def last_processed(self) -> datetime | None:
         """When this subscription's newest event was committed, aware, UTC; None when there is none."""

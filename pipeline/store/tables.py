@@ -6,7 +6,7 @@ readable in any tool, sortable, and the same in every kind of database.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, LargeBinary, MetaData, Table, Text
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
 
 PREFIX = "pipeline_"
 METADATA = MetaData()
@@ -49,5 +49,22 @@ OUTBOX = Table(
     Column("body", LargeBinary, nullable=False),
     Column("properties", LargeBinary, nullable=False),
     Column("created_at", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The last failure of each event that is not processed yet. Best effort: without a row here a status is poorer, no event
+# is lost. An event's inbox row goes before its row here.
+FAILURE = Table(
+    f"{PREFIX}failure",
+    METADATA,
+    Column("subscription", KEY, primary_key=True),
+    Column("event_id", KEY, primary_key=True),
+    Column("event_type", Text, nullable=False),
+    Column("state", Text, nullable=False),  # retrying | dead
+    Column("attempt", Integer, nullable=False),  # that failed, from 1
+    Column("next_at", Text),  # when it is tried again; none when dead
+    Column("reason", Text, nullable=False),  # why it is dead: exhausted, rejected, …; "" while it is retried
+    Column("error", Text, nullable=False),
+    Column("at", KEY, nullable=False),
     sqlite_with_rowid=False,
 )
