@@ -3,7 +3,8 @@
     PipelineError                          exit code of the CLI
     ├── ConfigurationError                 2   settings, arguments or files are wrong
     │   ├── TopologyError                  2   the topology files; carries every problem found
-    │   └── HandlerError                   2   a handler module or function is missing or unusable
+    │   ├── HandlerError                   2   a handler module or function is missing or unusable
+    │   └── NoDelayLadder                  2   a delay was asked for, and the topology declares none
     ├── BrokerError                        4   RabbitMQ can't be used
     │   ├── BrokerUnavailable              4   nobody answers, or the connection was lost
     │   ├── AuthenticationFailed           4   the broker refused user or password
@@ -15,6 +16,7 @@
     │   └── TopologyDrift                  3   broker and topology files differ
     ├── StoreError                         5   a database can't be used
     │   ├── StoreUnavailable               5   it does not answer now; nobody's event is at fault
+    │   ├── OutboxFull                     5   more events wait to be published than may
     │   └── RowRejected                    5   it refused one event's rows
     ├── PublishError                       6   an event is not known to be in the broker
     │   ├── Unroutable                     6   no queue would have taken it
@@ -26,6 +28,7 @@
         ├── InvalidPayload                     the payload does not fit its model
         ├── UndecodableBody                    the body is not what its content type says
         ├── MissingId                          no event id
+        ├── InvalidDelay                       `after` or `at` can't be used
         └── PayloadTooLarge                    over the limit
 
 Exit codes beside these: 0 all well; 1 the command ran but its result is not good (accounting does not add up, some
@@ -85,6 +88,10 @@ class HandlerError(ConfigurationError):
     """A handler module or function is missing or can't be used."""
 
 
+class NoDelayLadder(ConfigurationError):
+    """A delay was asked for, and the topology declares no delay ladder."""
+
+
 class BrokerError(PipelineError):
     """RabbitMQ can't be used."""
 
@@ -139,6 +146,18 @@ class RowRejected(StoreError):
     """The database refused the rows of one event (constraint, type, missing table)."""
 
 
+class OutboxFull(StoreError):
+    """More accepted events wait to be published than may: `waiting`, as far as it is known, and the `bound`."""
+
+    def __init__(self, waiting: int, bound: int) -> None:
+        super().__init__(
+            f"{waiting:,} accepted events wait to be published, and {bound:,} may; nothing was accepted. See"
+            " `pipeline outbox status`: is the broker reachable, does a relay run?"
+        )
+        self.waiting = waiting
+        self.bound = bound
+
+
 class PublishError(PipelineError):
     """An event is not known to be in the broker; `event_id` names it ("" when several)."""
 
@@ -185,6 +204,10 @@ class UndecodableBody(EventError):
 
 class MissingId(EventError):
     """The message carries no event id, so it can't be processed just once."""
+
+
+class InvalidDelay(EventError):
+    """The delay can't be: negative, longer than the topology's longest, or a time without a time zone."""
 
 
 class PayloadTooLarge(EventError):
