@@ -25,11 +25,17 @@ SUBSCRIPTION = "pipeline-subscription"  # str, whose dead letter this is
 EXCHANGE = "pipeline-exchange"  # str, where it was first published to
 ROUTING_KEY = "pipeline-routing-key"  # str, with which key
 REDRIVES = "pipeline-redrives"  # int, how often it was redriven
+# Set on what waits in the delay ladder (topology/delay.py), beside `pipeline-delay-<level>`.
+DELAY_PREFIX = "pipeline-delay-"
+DELAY_DUE = "pipeline-delay-due"  # int, ms since the epoch
+DELAY_TO = "pipeline-delay-to"  # str, the exchange it goes to when it is due
+DELAY_BACK_TO = "pipeline-delay-back-to"  # str, instead: the work queue a retry goes back to
 DELIVERY_COUNT = "x-delivery-count"  # int, set by quorum queues on redelivery
 
 PREFIX = "pipeline-"
-# Beginnings of what RabbitMQ adds; a copy that carries them again could be taken for a cycle and dropped.
-BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", DELIVERY_COUNT, "x-acquired-count")
+# Beginnings of what RabbitMQ adds, which a copy must not carry again, or it could be taken for a cycle and dropped; and
+# of the way through the delay ladder, which is over when there is something to copy.
+BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", DELIVERY_COUNT, "x-acquired-count", DELAY_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Queue:
     durable: bool = True
     auto_delete: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    role: str = "plain"  # work | retry | dead_letter | plain: for people and pictures
+    role: str = "plain"  # work | retry | dead_letter | delay | scheduler | plain: for people and pictures
     subscription: str = ""  # whose it is; "" for plain queues
 
 
@@ -109,6 +109,34 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class Delay:
+    """The delay ladder: events and retries may wait up to `longest` seconds (whole) in queues of the broker."""
+
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`event` with `data`, again and again: as `cron` says in `timezone`, or `every` so many seconds (0: by cron).
+
+    `missed` says what becomes of ticks during which no scheduler ran: skip, once (the last one) or all.
+    """
+
+    name: str
+    event: str
+    data: Mapping[str, Any]
+    cron: str = ""
+    timezone: str = "UTC"
+    every: int = 0
+    missed: str = "once"
+
+    @property
+    def rule(self) -> str:
+        """When, for people: `every 5m`, `0 6 * * * Europe/Berlin`."""
+        return f"every {duration_text(self.every)}" if self.every else f"{self.cron} {self.timezone}"
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """Everything the files declare, merged and valid. Mappings are keyed by name, in file order."""
 
@@ -119,6 +147,8 @@ class Topology:
     bindings: tuple[Binding, ...]
     policies: Mapping[str, Policy]
     files: tuple[str, ...] = ()
+    delay: Delay | None = None
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
