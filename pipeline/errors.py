@@ -195,7 +195,11 @@ class UnknownEventType(EventError):
 
 
 class InvalidPayload(EventError):
-    """The payload does not fit the model or schema of its event type."""
+    """The payload does not fit the model or schema of its event type; `faults` holds (path, what is wrong) of each."""
+
+    def __init__(self, message: str, faults: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 class UndecodableBody(EventError):

@@ -77,7 +77,7 @@ class Codec:
         try:
             body = payload.write(payload.check(event.data))
         except InvalidPayload as error:
-            raise InvalidPayload(f"event {event.id} of type {event.type!r}: {error}") from error
+            raise InvalidPayload(f"event {event.id} of type {event.type!r}: {error}", error.faults) from error
         return self._message(kind, event, body)
 
     def encode_raw(self, event: Event[bytes]) -> Message:

@@ -21,6 +21,7 @@ from pipeline.errors import ConfigurationError, InvalidPayload, UndecodableBody
 from pipeline.topology.model import EventType
 
 ERRORS_SHOWN = 5  # of one payload; the rest are counted
+WHOLE = "(whole)"  # the path of a fault that is in no part alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def from_annotation(annotation: Any) -> Payload:
         try:
             return validate(_taken_apart(adapter, value))
         except ValidationError as error:
-            raise InvalidPayload(_describe(error)) from error
+            raise _invalid(_faults(error)) from error
 
     def write(value: Any) -> bytes:
         try:
@@ -90,8 +91,8 @@ def _read_model(adapter: TypeAdapter[Any], body: bytes) -> Any:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         if fault["type"] == "json_invalid" and not fault["loc"]:
-            raise UndecodableBody(f"body is not JSON: {_describe(error)}") from error
-        raise InvalidPayload(_describe(error)) from error
+            raise UndecodableBody(f"body is not JSON: {_invalid(_faults(error))}") from error
+        raise _invalid(_faults(error)) from error
 
 
 def _taken_apart(adapter: TypeAdapter[Any], value: Any) -> Any:
@@ -126,7 +127,7 @@ def _from_schema(event: EventType) -> Payload:
 
     def check_json(value: Any) -> Any:
         if not validator.is_valid(value):
-            raise InvalidPayload(_join([_breach(fault) for fault in validator.iter_errors(value)]))
+            raise _invalid([_breach(fault) for fault in validator.iter_errors(value)])
         return value
 
     def check(value: Any) -> Any:
@@ -135,11 +136,11 @@ def _from_schema(event: EventType) -> Payload:
     return Payload(lambda body: check_json(_read_json(body)), check, _write)
 
 
-def _breach(fault: jsonschema_rs.ValidationError) -> str:
+def _breach(fault: jsonschema_rs.ValidationError) -> tuple[str, str]:
     path = [str(part) for part in fault.instance_path]
     if isinstance(fault.kind, jsonschema_rs.ValidationErrorKind.Required):
-        return f"{'.'.join([*path, fault.kind.property])}: is required"
-    return f"{'.'.join(path) or '(whole)'}: breaks {'/'.join(str(part) for part in fault.schema_path)!r}"
+        return ".".join([*path, fault.kind.property]), "is required"
+    return ".".join(path) or WHOLE, f"breaks {'/'.join(str(part) for part in fault.schema_path)!r}"
 
 
 def _read_json(body: bytes) -> Any:
@@ -163,16 +164,18 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _describe(error: ValidationError) -> str:
+def _faults(error: ValidationError) -> list[tuple[str, str]]:
+    """(path, what is wrong) of each fault; never the value found there."""
     faults = []
     for fault in error.errors(include_url=False, include_input=False):
         told = fault["msg"]
         if fault["type"] == "union_tag_invalid":  # pydantic's own words name the value
             told = f"{fault['ctx']['discriminator']} must be one of {fault['ctx']['expected_tags']}"
-        faults.append(f"{'.'.join(str(part) for part in fault['loc']) or '(whole)'}: {told}")
-    return _join(faults)
+        faults.append((".".join(str(part) for part in fault["loc"]) or WHOLE, told))
+    return faults
 
 
-def _join(faults: list[str]) -> str:
+def _invalid(faults: list[tuple[str, str]]) -> InvalidPayload:
+    shown = faults[:ERRORS_SHOWN]
     more = f"; and {len(faults) - ERRORS_SHOWN} more" if len(faults) > ERRORS_SHOWN else ""
-    return "; ".join(faults[:ERRORS_SHOWN]) + more
+    return InvalidPayload("; ".join(f"{path}: {told}" for path, told in shown) + more, shown)

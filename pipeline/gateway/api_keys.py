@@ -1,0 +1,83 @@
+"""API keys. In: a name and scopes, or what a request carries. Out: a key shown once and its hash, or who it is.
+
+A key is `pk_<id>_<secret>` with 256 bits of chance in its secret. That can't be guessed, so a fast hash protects it at
+rest as well as a slow one would, and one that takes a microsecond can be checked on each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+import time
+
+from pipeline.errors import StoreUnavailable
+from pipeline.event import utc_now
+from pipeline.gateway.scopes import Caller, checked
+from pipeline.log import get_logger
+from pipeline.store.producer import ApiKey, ProducerStore
+
+log = get_logger("gateway")
+
+KEY = re.compile(r"pk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+FRESH = 2.0  # seconds that keys are remembered: how long a revoked one may still be taken
+NEW = 0.2  # seconds after which an id nobody knows is looked for again, so that a new key works at once
+KEPT = 600.0  # seconds that remembered keys are good for while the database is away and nobody could revoke one
+NOBODY = hashlib.sha256(b"").hexdigest()  # compared with where there is no key, so that both take the same time
+
+
+def new_key(name: str, scopes: list[str]) -> tuple[ApiKey, str]:
+    """What to store, and the key itself, which is nowhere else. Raises: ConfigurationError for a scope that is none."""
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    return ApiKey(key_id, name, hash_of(secret), checked(scopes), utc_now()), f"pk_{key_id}_{secret}"
+
+
+def hash_of(secret: str) -> str:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class KeyRing:
+    """The keys of the producer's database, remembered for `FRESH` seconds."""
+
+    def __init__(self, store: ProducerStore) -> None:
+        self._store = store
+        self._keys: dict[str, ApiKey] = {}
+        self._read_at = self._tried_at = time.monotonic() - KEPT
+        self._reading = asyncio.Lock()
+
+    async def caller(self, key: str) -> Caller | None:
+        """Whose key this is; None when it is unknown, wrong or revoked.
+
+        Raises: StoreUnavailable when that can't be known.
+        """
+        parts = KEY.fullmatch(key)
+        if parts is None:
+            return None
+        id, secret = parts.groups()
+        await self._refresh(FRESH)
+        if id not in self._keys:
+            await self._refresh(NEW)
+        known = self._keys.get(id)
+        right = hmac.compare_digest(hash_of(secret), known.hash if known is not None else NOBODY)
+        if known is None or not right or known.revoked_at is not None:
+            return None
+        return Caller(f"key:{id}", known.scopes)
+
+    async def _refresh(self, age: float) -> None:
+        """Read all keys again unless that was done less than `age` seconds ago: one query, however many ask."""
+        if time.monotonic() - self._read_at < age:
+            return
+        async with self._reading:
+            now = time.monotonic()
+            if now - self._tried_at >= age:
+                self._tried_at = now
+                try:
+                    self._keys = {key.id: key for key in await self._store.keys()}
+                    self._read_at = time.monotonic()
+                except StoreUnavailable:
+                    log.warning("keys can't be read again", known=len(self._keys))
+            if now - self._read_at >= KEPT:
+                raise StoreUnavailable("API keys can't be checked: the producer's database does not answer")
