@@ -14,8 +14,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.topology.model import Binding, BrokerObjects, EventType, Policy, Queue, Subscription, Topology
+from pipeline.topology.delay import delay_bindings, delay_exchanges, delay_policy, delay_queues
+from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Policy, Queue, Subscription, Topology
 from pipeline.topology.resolve import POLICY_PREFIX
+from pipeline.topology.schedules import scheduler_policy, scheduler_queue
 
 # Above a policy that somebody put on the whole virtual host; RabbitMQ applies only the one with the highest priority.
 POLICY_PRIORITY = 10
@@ -38,7 +40,28 @@ def expand(topology: Topology) -> BrokerObjects:
         queues.update((queue.name, queue) for queue in subscription_queues(subscription))
         policies.update((policy.name, policy) for policy in subscription_policies(subscription))
         bindings.extend(subscription_bindings(subscription, topology.events))
-    return BrokerObjects(dict(topology.exchanges), queues, unique(bindings), policies)
+    exchanges = dict(topology.exchanges)
+    _add_delay(topology, exchanges, queues, bindings)
+    if topology.schedules:
+        queues[scheduler_queue().name] = scheduler_queue()
+    policies.update((policy.name, policy) for policy in own_policies(topology))
+    return BrokerObjects(exchanges, queues, unique(bindings), policies)
+
+
+def _add_delay(
+    topology: Topology, exchanges: dict[str, Exchange], queues: dict[str, Queue], bindings: list[Binding]
+) -> None:
+    if topology.delay is not None:
+        bindings.extend(delay_bindings(topology, [name for name in topology.subscriptions if name in queues]))
+        exchanges.update((exchange.name, exchange) for exchange in delay_exchanges())
+        queues.update((queue.name, queue) for queue in delay_queues(topology.delay))
+
+
+def own_policies(topology: Topology) -> list[Policy]:
+    """The policies of the delay ladder's queues and of the schedulers' queue."""
+    unlimited = {"delivery-limit": UNLIMITED_DELIVERIES}
+    policies = [delay_policy(unlimited, POLICY_PRIORITY)] if topology.delay is not None else []
+    return [*policies, scheduler_policy(unlimited, POLICY_PRIORITY)] if topology.schedules else policies
 
 
 def subscription_queues(subscription: Subscription) -> list[Queue]:

@@ -180,12 +180,32 @@ POLICY = Record(
     )
 )
 
+DELAY = Record((Key("max", Span(1000, 366 * DAY_MS), "The longest an event may wait.", default="30d"),))
+
+SCHEDULE = Record(
+    (
+        Key("cron", Text("a cron expression", example="0 6 * * MON-FRI"), "When: minute, hour, day, month, weekday."),
+        Key("every", Span(1000, 366 * DAY_MS), "Instead: how often, in whole seconds, counted from 1970 in UTC."),
+        Key("timezone", Text("a time zone", example="Europe/Berlin"), "Whose clock `cron` means.", default="UTC"),
+        Key("event", EVENT_NAME, "The event type to publish.", required=True),
+        Key("data", Free(), "Its data."),
+        Key(
+            "missed",
+            Choice(("skip", "once", "all")),
+            "Ticks while no scheduler ran: none, only the last one, or each is made up for.",
+            default="once",
+        ),
+    )
+)
+
 FILE = Record(
     (
         Key("version", Constant(VERSION), "The version of this form.", required=True),
         Key("exchanges", MapOf(NAME, EXCHANGE), "Exchanges by name."),
         Key("events", MapOf(EVENT_NAME, EVENT), "What may be published, and where it goes."),
         Key("subscriptions", MapOf(SUBSCRIPTION_NAME, SUBSCRIPTION), "Named consumer groups; each gets its own copy."),
+        Key("delay", DELAY, "Lets events and retries wait in the broker; there is no delay without it."),
+        Key("schedules", MapOf(SUBSCRIPTION_NAME, SCHEDULE), "Events that a scheduler publishes again and again."),
         Key("queues", MapOf(NAME, QUEUE), "Plain queues, for what subscriptions do not say."),
         Key("bindings", ListOf(BINDING), "Plain bindings."),
         Key("policies", MapOf(NAME, POLICY), "Plain policies."),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Problem, TopologyError
+from pipeline.topology.delay import check_delay_names, resolve_delay
 from pipeline.topology.expand import expand, subscription_queues
 from pipeline.topology.findings import Findings, Place
 from pipeline.topology.keys import FILE
@@ -25,11 +26,13 @@ from pipeline.topology.resolve import (
 )
 from pipeline.topology.resolve_subscriptions import check_derived_names, resolve_subscriptions
 from pipeline.topology.routing import queues_reached
+from pipeline.topology.schedules import check_scheduler_name, resolve_schedules
 from pipeline.topology.shape import WRONG, read_shape
 from pipeline.topology.yaml_tree import YamlError, parse
 
 MAX_FILE_BYTES = 1024 * 1024  # a topology of a thousand subscriptions is a tenth of it
-_SECTIONS = ("exchanges", "events", "subscriptions", "queues", "policies")
+_SECTIONS = ("exchanges", "events", "subscriptions", "queues", "policies", "schedules")
+_ONCE = ("delay",)  # sections without names: one file has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,11 @@ def _merge_file(file: str, text: str, merged: dict[str, Any], findings: Findings
     if data is WRONG:
         return True
     merged["bindings"] += data.get("bindings", [])
+    for section in _ONCE:
+        if section in data and section in merged:
+            findings.clash((section,), found.keys[section,])
+        elif section in data:
+            merged[section] = data[section]
     for section in _SECTIONS:
         for name, entry in data.get(section, {}).items():
             if name in merged[section]:
@@ -144,7 +152,14 @@ def _resolve(merged: dict[str, Any], files: tuple[str, ...], findings: Findings)
     fed = {queue: owner for queue, owner in owners.items() if queue != owner}
     bindings = resolve_bindings(merged["bindings"], exchanges, [*queues, *subscriptions], fed, findings)
     policies = resolve_policies(merged["policies"], owners, findings)
-    return Topology(exchanges, events, subscriptions, queues, tuple(bindings), policies, files)
+    delay = resolve_delay(merged.get("delay"), findings)
+    schedules = resolve_schedules(merged["schedules"], events, findings)
+    check_scheduler_name(schedules, {"queues": queues, "subscriptions": subscriptions}, findings)
+    topology = Topology(
+        exchanges, events, subscriptions, queues, tuple(bindings), policies, files, delay=delay, schedules=schedules
+    )
+    check_delay_names(topology, [*queues, *owners], findings)
+    return topology
 
 
 def _warn(topology: Topology, findings: Findings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.topology.expand import expand
 from pipeline.topology.model import Binding, Queue, Subscription, Topology, duration_text
@@ -54,7 +54,7 @@ class Picture:
 
 def picture(topology: Topology) -> Picture:
     """The facts to draw: events and lanes in file order, subscriptions before plain queues."""
-    bindings = expand(topology).bindings
+    bindings = expand(replace(topology, delay=None)).bindings  # the ladder is a machine of its own, and large
     order = [*topology.subscriptions, *topology.queues]
     events = []
     for event in topology.events.values():

@@ -119,6 +119,7 @@ def _exchanges(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
             yield Step("immutable", exchange, "; ".join(differences))
 
 
+OWN_ROLES = ("delay", "scheduler")  # queues of the library that belong to no subscription
 _ROLE_ORDER = {"plain": 0, "dead_letter": 1, "retry": 2, "work": 3}
 
 
@@ -154,7 +155,7 @@ def _overriding(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]
             continue
         if other.priority < POLICY_PRIORITY:
             continue
-        taken = [queue.name for queue in desired.queues.values() if queue.subscription]
+        taken = [each.name for each in desired.queues.values() if each.subscription or each.role in OWN_ROLES]
         if taken := [name for name in taken if _matches(other.pattern, name)]:
             more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             detail = f"priority {other.priority} takes queue {taken[0]}{more} away from ours; lower it, or delete it"

@@ -35,6 +35,8 @@ RECORDS = {
     "## Events": keys.EVENT,
     "## Subscriptions": keys.SUBSCRIPTION,
     "### Retries": keys.RETRY,
+    "## Delay": keys.DELAY,
+    "## Schedules": keys.SCHEDULE,
     "## Plain queues": keys.QUEUE,
     "## Plain bindings": keys.BINDING,
     "## Plain policies": keys.POLICY,
