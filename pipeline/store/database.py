@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Executable, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.errors import StoreUnavailable
@@ -59,6 +59,13 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+async def read(database: Database, statement: Executable) -> list[Any]:
+    """All rows of a select, read by a connection that only reads. Raises: StoreUnavailable."""
+    with faults_of(database):
+        async with database.reader.connect() as connection:
+            return list(await connection.execute(statement))
 
 
 @contextmanager

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, Table, delete, false, inspect
+from sqlalchemy import Connection, Table, delete, false
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
 from pipeline.errors import ConfigurationError
+from pipeline.store.producer_tables import OUTGOING, PRODUCER_METADATA
+from pipeline.store.revisions import PRODUCER, WORKER, check_columns, make_tables
 from pipeline.store.tables import INBOX, METADATA
 
 
@@ -35,23 +37,25 @@ def tables_of(classes: Iterable[type[SQLModel]]) -> list[Table]:
 def create_missing(connection: Connection, tables: Sequence[Table], place: str) -> None:
     """Create the library's tables and these, where they are missing; safe from several processes at once.
 
-    Raises: ConfigurationError when a table is there already and lacks columns. Database errors pass through.
+    Raises: ConfigurationError when a table is there already and lacks columns, or the library's are of another
+        revision. Database errors pass through.
     """
     with connection.begin():
-        METADATA.create_all(connection)
+        make_tables(connection, WORKER, place)
         connection.execute(
             delete(INBOX).where(false())
         )  # that it may be written is found out now, not by the first batch
         for metadata in dict.fromkeys(table.metadata for table in tables):  # which sorts its own by foreign keys
             metadata.create_all(connection, tables=[table for table in tables if table.metadata is metadata])
-        inspector = inspect(connection)
-        for table in (*METADATA.sorted_tables, *tables):
-            present = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
-            if missing := [column.name for column in table.columns if column.name not in present]:
-                raise ConfigurationError(
-                    f"the table {table.fullname} in {place} has no column {', '.join(missing)}:"
-                    " it was made from an older definition; add the columns (ALTER TABLE) or move the database away"
-                )
+        check_columns(connection, [*METADATA.sorted_tables, *tables], place)
+
+
+def create_producer(connection: Connection, place: str) -> None:
+    """Create the producer's tables, as `create_missing` the workers'."""
+    with connection.begin():
+        make_tables(connection, PRODUCER, place)
+        connection.execute(delete(OUTGOING).where(false()))
+        check_columns(connection, PRODUCER_METADATA.sorted_tables, place)
 
 
 def _with_referred(table: Table, found: dict[Table, None]) -> None:
