@@ -22,14 +22,14 @@ ROUTES_KEPT = 4096  # decoded (exchange, routing key) pairs remembered
 class ConsumeChannel:
     """One life of a consumer: a channel on the lane with one basic.consume on it."""
 
-    def __init__(self, lane: Lane, epoch: int, wake: asyncio.Event) -> None:
+    def __init__(self, lane: Lane, epoch: int, wake: asyncio.Event, tag: str = "") -> None:
         self.lane = lane
         self.epoch = epoch
         self.arrived: list[Delivery] = []
         self.ledger = AckLedger()
         self.ended: BrokerError | None = None
         self.channel: AbstractChannel | None = None
-        self.tag = ""
+        self.tag = tag
         self.paused = False  # cancelled by us: silence is what we asked for
         self._wake = wake
         self._routes: dict[bytes, tuple[str, str]] = {}
@@ -50,7 +50,9 @@ class ConsumeChannel:
         assert self.channel is not None
         await self.lane.ask(self.channel.basic_qos(prefetch_count=prefetch))
         answer = await self.lane.ask(
-            self.channel.basic_consume(queue, _never, arguments=dict(arguments) if arguments else None)
+            self.channel.basic_consume(
+                queue, _never, arguments=dict(arguments) if arguments else None, consumer_tag=self.tag or None
+            )
         )
         self.tag = answer.consumer_tag or ""
         self.paused = False

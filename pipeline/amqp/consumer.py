@@ -26,16 +26,23 @@ class Consumer:
     """Batches of one queue. One task calls `arrived`; any task may `settle`.
 
     `prefetch` bounds what is in hand (delivered and not settled) and so the memory it takes. `check` is called before
-    a lost consumer is restored; it raises BrokerError as long as the topology is not right.
+    a lost consumer is restored; it raises BrokerError as long as the topology is not right. `tag` is the consumer tag
+    that RabbitMQ's tools show; "" lets the client library make one.
     """
 
     def __init__(
-        self, session: Session, queue: str, prefetch: int, check: Callable[[], Awaitable[None]] | None = None
+        self,
+        session: Session,
+        queue: str,
+        prefetch: int,
+        check: Callable[[], Awaitable[None]] | None = None,
+        tag: str = "",
     ) -> None:
         self.queue = queue
         self.prefetch = prefetch
         self._session = session
         self._check = check
+        self._tag = tag
         self._wake = asyncio.Event()
         self._life: ConsumeChannel | None = None
         self._epoch = 0
@@ -56,7 +63,7 @@ class Consumer:
         """Begin to consume. Raises: BrokerError (ObjectMissing when the queue is not declared)."""
         lane = await self._session.lane()
         self._epoch += 1
-        life = ConsumeChannel(lane, self._epoch, self._wake)
+        life = ConsumeChannel(lane, self._epoch, self._wake, self._tag)
         await life.open(self.queue, self.prefetch)
         self._life = life
 
