@@ -134,6 +134,11 @@ class Management:
         stats = ((item["name"], item.get("message_stats", {})) for item in items)
         return {name: QueueCounters(each.get("publish", 0), each.get("ack", 0)) for name, each in stats}
 
+    async def consumers(self) -> set[tuple[str, str]]:
+        """(consumer tag, queue) of all consumers."""
+        items = await self._get(f"consumers/{self._vhost}")
+        return {(item["consumer_tag"], item["queue"]["name"]) for item in items}
+
     async def bindings(self) -> list[Binding]:
         """All bindings, the implicit ones of the default exchange too."""
         return [

@@ -18,7 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
 from pipeline.errors import HandlerError
-from pipeline.store.database import Database, faults_of
+from pipeline.store.consumers import (
+    ConsumerRow,
+    consumer_of,
+    delete_consumer,
+    select_consumers,
+    select_served,
+    write_consumer,
+)
+from pipeline.store.database import Database, faults_of, read
 from pipeline.store.failures import (
     FailureNote,
     forget_failures,
@@ -145,6 +153,26 @@ class Store:
         rows = await self._read(select(RESULT.c.value).where(*ours))
         return rows[0][0].encode() if rows else None
 
+    async def note_consumer(self, consumer: ConsumerRow, event_types: Sequence[str], forget_before: datetime) -> None:
+        """A worker process is alive; forget those that were last seen before that time."""
+        database, ours = self._database, self._subscription
+        await database.write(
+            lambda connection: write_consumer(connection, database, ours, consumer, event_types, forget_before)
+        )
+
+    async def forget_consumer(self, consumer_id: str) -> None:
+        """A worker process has ended in order."""
+        database, ours = self._database, self._subscription
+        await database.write(lambda connection: delete_consumer(connection, database, ours, consumer_id))
+
+    async def consumers(self) -> list[tuple[ConsumerRow, tuple[str, ...]]]:
+        """Worker processes that did not end in order, oldest first, each with the event types it has handlers for."""
+        served: dict[str, list[str]] = {}
+        for consumer, event_type in await self._read(select_served(self._subscription)):
+            served.setdefault(consumer, []).append(event_type)
+        rows = map(consumer_of, await self._read(select_consumers(self._subscription)))
+        return [(row, tuple(served.get(row.id, ()))) for row in rows]
+
     async def last_processed(self) -> datetime | None:
         """When this subscription's newest event was committed, aware, UTC; None when there is none."""
         ours = INBOX.c.subscription == self._subscription
@@ -165,9 +193,7 @@ class Store:
         await self._database.close()
 
     async def _read(self, statement: Executable) -> list[Any]:
-        with faults_of(self._database):
-            async with self._database.reader.connect() as connection:
-                return list(await connection.execute(statement))
+        return await read(self._database, statement)
 
     def _delete_outgoing(self, keys: Sequence[str], connection: Connection) -> None:
         with faults_of(self._database), connection.begin():

@@ -68,3 +68,29 @@ FAILURE = Table(
     Column("at", KEY, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# Worker processes that serve the subscription, as they tell of themselves every few seconds. One that ends in order
+# takes its rows out.
+CONSUMER = Table(
+    f"{PREFIX}consumer",
+    METADATA,
+    Column("subscription", KEY, primary_key=True),
+    Column("id", KEY, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False),  # with `process` its endpoint: a worker listens nowhere
+    Column("process", Integer, nullable=False),  # its id on that host
+    Column("version", Text, nullable=False),  # of this library
+    Column("started", Text, nullable=False),
+    Column("last_seen", KEY, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Which event types each of them has handlers for.
+SUBSCRIPTION = Table(
+    f"{PREFIX}subscription",
+    METADATA,
+    Column("subscription", KEY, primary_key=True),
+    Column("consumer", KEY, primary_key=True),
+    Column("event_type", KEY, primary_key=True),
+    sqlite_with_rowid=False,
+)
