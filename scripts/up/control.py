@@ -1,0 +1,111 @@
+"""`up` and `down` from outside the supervisor. In: a place. Out: a supervisor that runs, or none.
+
+The supervisor holds a lock for as long as it lives, so there is one a place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.broker.node import Node
+from pipeline.broker.processes import end, is_alive
+from pipeline.errors import PipelineError
+from scripts.up import marks
+from scripts.up.place import PROJECT, Place
+from scripts.up.supervisor import OWN
+
+START_PATIENCE = 900.0  # s: the first time, packages are downloaded
+STOP_PATIENCE = 120.0  # s: workers may drain for 30
+POLL = 0.1  # s
+SHOWN = 15  # lines of the log, when it could not start
+
+
+class UpError(PipelineError):
+    """The picture did not come up."""
+
+
+class AlreadyUp(UpError):
+    """Another supervisor runs here."""
+
+
+@contextmanager
+def only_one(place: Place) -> Iterator[None]:
+    """Be the supervisor of the place for the block. Raises: AlreadyUp."""
+    with (place.folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+        except BlockingIOError:
+            raise AlreadyUp(f"a supervisor runs already in {place.folder}") from None
+        yield
+
+
+def read_status(place: Place) -> dict[str, Any]:
+    """What the supervisor wrote last; empty before the first time."""
+    try:
+        said = json.loads(place.status.read_text())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def supervisors(place: Place) -> list[int]:
+    """The supervisor's process, if it runs."""
+    return marks.find(place, OWN)
+
+
+def up(place: Place, arguments: list[str]) -> dict[str, Any]:
+    """Have everything running and ready; its status. Idempotent. Raises: UpError with the end of the log."""
+    running = supervisors(place)
+    pid = running[0] if running else _launch(place, arguments)
+    deadline = time.monotonic() + START_PATIENCE
+    while time.monotonic() < deadline:
+        said = read_status(place)
+        if said.get("pid") == pid and said["state"] == "ready":
+            return said
+        if not is_alive(pid):
+            break
+        time.sleep(POLL)
+    lines = place.log.read_text(errors="replace").splitlines() if place.log.exists() else []
+    noise = (place.folder / "supervisor.out").read_text(errors="replace").splitlines()
+    raise UpError("\n".join(["it did not come up; the end of " + str(place.log), *lines[-SHOWN:], *noise[-SHOWN:]]))
+
+
+def down(place: Place) -> bool:
+    """End everything, in order; data stays. False when nothing ran."""
+    running = supervisors(place)
+    end(running, signal.SIGTERM, STOP_PATIENCE)
+    return sweep(place) or bool(running)
+
+
+def sweep(place: Place) -> bool:
+    """End what a killed supervisor left running: front to back, as it would have. False when there was nothing."""
+    left = {pid: box for pid, box in marks.find_all(place).items() if box != OWN}
+    order = read_status(place).get("boxes", {})
+    known = [box for box in reversed(list(order)) if box in left.values()]
+    for box in [*known, *sorted({name for name in left.values() if name not in order})]:
+        marks.end_orderly(place, box)
+    return Node(place.folder).stop() or bool(left)
+
+
+def _launch(place: Place, arguments: list[str]) -> int:
+    """Start a supervisor that outlives us."""
+    with (place.folder / "supervisor.out").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.up", "run", *arguments],
+            cwd=PROJECT,
+            env={**os.environ, **marks.mark(place, OWN)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return process.pid
