@@ -27,7 +27,7 @@ ROUTING_KEY = "pipeline-routing-key"  # str, with which key
 REDRIVES = "pipeline-redrives"  # int, how often it was redriven
 # Set on what waits in the delay ladder (topology/delay.py), beside `pipeline-delay-<level>`.
 DELAY_PREFIX = "pipeline-delay-"
-DELAY_DUE = "pipeline-delay-due"  # int, ms since the epoch
+DELAY_DUE = "pipeline-delay-due"  # int, µs since the epoch
 DELAY_TO = "pipeline-delay-to"  # str, the exchange it goes to when it is due
 DELAY_BACK_TO = "pipeline-delay-back-to"  # str, instead: the work queue a retry goes back to
 DELIVERY_COUNT = "x-delivery-count"  # int, set by quorum queues on redelivery

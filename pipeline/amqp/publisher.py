@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from pipeline.amqp.frames import USUAL_FRAME_MAX, properties_limit
 from pipeline.amqp.lane import Lane
 from pipeline.amqp.session import Session
 from pipeline.codec import Codec
+from pipeline.codec.delay import LADDER, due_time, set_out
 from pipeline.errors import BrokerError, PublishError, PublishInterrupted, PublishTimeout
 from pipeline.event import AnyEvent, Event, new_id, utc_now
 from pipeline.message import Message
@@ -55,6 +56,7 @@ class Publisher:
         if not isinstance(topology, Topology):
             topology = load_topology(Path(topology) if topology else self.settings.topology).topology
         self.codec = Codec(topology, self.settings.max_body)
+        self.delay = topology.delay
         self.source = source
         self._session = Session(self.settings, "pipeline publisher")
         self._channel: ConfirmChannel | None = None
@@ -88,28 +90,42 @@ class Publisher:
         source: str | None = None,
         time: datetime | None = None,
         deadline: float | None = None,
+        after: float | timedelta | None = None,
+        at: datetime | None = None,
     ) -> str:
         """Publish one event, an `Event` or a type with its data; return its id once the broker has it.
 
-        The same id again is the same event. `deadline` is in seconds.
+        The same id again is the same event. `deadline` is in seconds. With `after` (seconds or a timedelta) or `at` it
+        waits in the broker until then, needs `delay:` in the topology, and is routed as if published at that time.
 
-        Raises: UnknownEventType, InvalidPayload, PayloadTooLarge; Unroutable, Nacked, PublishTimeout,
-            PublishInterrupted.
+        Raises: UnknownEventType, InvalidPayload, PayloadTooLarge, InvalidDelay, NoDelayLadder; Unroutable, Nacked,
+            PublishTimeout, PublishInterrupted.
         """
+        due = due_time(after, at)
         if isinstance(event, str):
             event = Event(event, data, id or new_id(), source or self.source, time or utc_now(), subject)
-        errors = await self.send([self.codec.encode(event)], deadline)
+        errors = await self.send([self.codec.encode(event, due)], deadline)
         if errors:
             raise errors[0]
         return event.id
 
-    async def publish_many(self, events: Iterable[AnyEvent], *, deadline: float | None = None) -> int:
+    async def publish_many(
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        deadline: float | None = None,
+        after: float | timedelta | None = None,
+        at: datetime | None = None,
+    ) -> int:
         """Publish all of `events`; return how many once the broker has every one. All are checked before any is sent.
+
+        `after` and `at` are as with `publish`, for all of them.
 
         Raises: as `publish` for bad data (nothing was sent then); PartlyPublished, which names those not confirmed.
         """
         encode = self.codec.encode
-        messages = [encode(event) for event in events]
+        due = due_time(after, at)
+        messages = [encode(event, due) for event in events]
         errors = await self.send(messages, deadline)
         if errors:
             raise PartlyPublished(errors, len(messages))
@@ -141,7 +157,7 @@ class Publisher:
             await channel.room(WINDOW)
             if channel.closed is not None:
                 continue  # lost while we waited; nothing of this chunk was sent
-            receipts.append(channel.publish(chunk))
+            receipts.append(channel.publish([set_out(each) if each.exchange == LADDER else each for each in chunk]))
             chunk = _chunk(remaining)
             if chunk:
                 await asyncio.sleep(0)  # let the write go out and confirms come in
@@ -214,6 +230,8 @@ def publish(
     id: str | None = None,
     subject: str | None = None,
     topology: Topology | str | Path | None = None,
+    after: float | timedelta | None = None,
+    at: datetime | None = None,
 ) -> str:
     """Publish one event from a plain script, and return its id. Opens a connection each time: for many, `Publisher`.
 
@@ -222,7 +240,7 @@ def publish(
 
     async def once() -> str:
         async with Publisher(topology) as publisher:
-            return await publisher.publish(event, data, id=id, subject=subject)
+            return await publisher.publish(event, data, id=id, subject=subject, after=after, at=at)
 
     try:
         asyncio.get_running_loop()

@@ -6,9 +6,11 @@ import difflib
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from pipeline.codec.compression import ZSTD, compress, decompress
+from pipeline.codec.delay import put_off
 from pipeline.codec.envelope import (
     HEADERS_OF_ATTRIBUTES,
     JSON,
@@ -22,10 +24,12 @@ from pipeline.codec.envelope import (
     extensions,
 )
 from pipeline.codec.payload import Payload, any_json, from_declaration
-from pipeline.errors import InvalidPayload, PayloadTooLarge, UndecodableBody, UnknownEventType
+from pipeline.errors import InvalidPayload, PayloadTooLarge, UndecodableBody, UnknownEventType, Unroutable
 from pipeline.event import NO_EXTENSIONS, AnyEvent, Event
 from pipeline.message import Delivery, Message
+from pipeline.topology.expand import expand
 from pipeline.topology.model import EventType, Topology
+from pipeline.topology.routing import queues_reached
 
 
 class _TypeCodec:
@@ -43,7 +47,9 @@ class Codec:
     """Encodes and decodes events of one topology. `max_body` (bytes) bounds a body, compressed or not."""
 
     def __init__(self, topology: Topology, max_body: int) -> None:
+        self._topology = topology
         self._declared: Mapping[str, EventType] = topology.events
+        self._taken: dict[str, bool] = {}  # by event type: whether some queue would take it
         self._types: dict[str, _TypeCodec] = {}
         self._max_body = max_body
         self._any = any_json()
@@ -67,10 +73,10 @@ class Codec:
         """Any JSON-able value as JSON. Raises: InvalidPayload."""
         return self._any.write(value)
 
-    def encode(self, event: AnyEvent) -> Message:
-        """The message to publish for `event`, its data checked.
+    def encode(self, event: AnyEvent, due: datetime | None = None) -> Message:
+        """The message to publish for `event`, its data checked; with `due`, for it to arrive at that time.
 
-        Raises: UnknownEventType, InvalidPayload, PayloadTooLarge.
+        Raises: UnknownEventType, InvalidPayload, PayloadTooLarge; with `due` InvalidDelay, NoDelayLadder, Unroutable.
         """
         kind = self._type(event.type)
         payload = kind.payload
@@ -78,13 +84,29 @@ class Codec:
             body = payload.write(payload.check(event.data))
         except InvalidPayload as error:
             raise InvalidPayload(f"event {event.id} of type {event.type!r}: {error}", error.faults) from error
-        return self._message(kind, event, body)
+        message = self._message(kind, event, body)
+        return message if due is None else self._put_off(kind, message, due)
 
-    def encode_raw(self, event: Event[bytes]) -> Message:
+    def encode_raw(self, event: Event[bytes], due: datetime | None = None) -> Message:
         """As `encode`, of data that is JSON text already: checked, then sent as it stands."""
         kind = self._type(event.type)
         kind.payload.read(event.data)
-        return self._message(kind, event, event.data)
+        message = self._message(kind, event, event.data)
+        return message if due is None else self._put_off(kind, message, due)
+
+    def _put_off(self, kind: _TypeCodec, message: Message, due: datetime) -> Message:
+        """Raises: Unroutable when no queue of the topology takes the event: nobody would hear of it when it is due."""
+        event = kind.declared
+        if event.name not in self._taken:
+            bindings = expand(self._topology).bindings
+            self._taken[event.name] = bool(queues_reached(event, self._topology.exchanges, bindings))
+        if not self._taken[event.name]:
+            raise Unroutable(
+                f"event {message.message_id}: no queue of the topology takes {event.name!r}, so it would have nowhere "
+                "to go when it is due; add a subscription, or declare the queue",
+                message.message_id,
+            )
+        return put_off(message, due, self._topology.delay)
 
     def _message(self, kind: _TypeCodec, event: AnyEvent, body: bytes) -> Message:
         encoding = ""

@@ -82,7 +82,8 @@ def delay_queues(delay: Delay) -> list[Queue]:
     for level in range(levels_of(delay)):
         arguments = {
             "x-queue-type": "quorum",
-            "x-message-ttl": wait_of(level) * 1000,
+            # RabbitMQ reckons in whole milliseconds: without one more, a wait could be a part of one too short.
+            "x-message-ttl": wait_of(level) * 1000 + 1,
             "x-dead-letter-exchange": _next(level),  # with the message's own routing key
             # At-least-once: what can't be handed on stays here, and RabbitMQ tries again.
             "x-dead-letter-strategy": "at-least-once",
