@@ -5,56 +5,15 @@ A database that does not answer is nobody's failure: the commit waits and tries 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
-
-from pipeline.errors import StoreUnavailable
-from pipeline.log import get_logger
 from pipeline.message import Delivery
 from pipeline.retry import failure_of
+from pipeline.store.patience import patiently
 from pipeline.store.store import Store
 from pipeline.store.writes import Outgoing
 from pipeline.worker.work import Failed, Handled
-
-log = get_logger("commit")
-
-T = TypeVar("T")
-
-FIRST_WAIT = 0.1  # seconds
-LONGEST_WAIT = 5.0  # seconds
-
-
-async def patiently(subscription: str, call: Callable[[], Awaitable[T]]) -> T:
-    """`call()`, again and again while the database is away."""
-    try:
-        return await call()  # as a rule it is there, and a retrying costs as much as the call
-    except StoreUnavailable as error:
-        log.warning("the database is away", subscription=subscription, error=str(error))
-
-    def say(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            "waiting for the database",
-            subscription=subscription,
-            attempt=state.attempt_number,
-            error=str(error),
-            next_in=round(state.upcoming_sleep, 2),
-        )
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(StoreUnavailable),
-        wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
-        before_sleep=say,
-        reraise=True,
-    )
-
-    async def once() -> T:  # tenacity awaits only what is a coroutine function
-        return await call()
-
-    return await retrying(once)
 
 
 @dataclass(slots=True)

@@ -12,9 +12,9 @@ from functools import partial
 from pipeline.amqp.publisher import Publisher
 from pipeline.log import get_logger
 from pipeline.message import Message
+from pipeline.store.patience import patiently
 from pipeline.store.store import Store
 from pipeline.store.writes import Outgoing
-from pipeline.worker.commit import patiently
 
 log = get_logger("outgoing")
 

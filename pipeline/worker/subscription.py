@@ -20,9 +20,10 @@ from pipeline.amqp.session import Session
 from pipeline.log import get_logger
 from pipeline.message import Delivery
 from pipeline.retry import RetryLater
+from pipeline.store.patience import patiently
 from pipeline.store.store import Store
 from pipeline.store.writes import Outgoing
-from pipeline.worker.commit import commit, patiently
+from pipeline.worker.commit import commit
 from pipeline.worker.effects import EffectsBuilder
 from pipeline.worker.handle import Handling
 from pipeline.worker.intake import Intake
