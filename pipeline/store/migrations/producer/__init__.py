@@ -1,0 +1,1 @@
+"""Revisions of the producer's tables, oldest first."""

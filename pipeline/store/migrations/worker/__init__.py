@@ -1,0 +1,1 @@
+"""Revisions of the workers' tables, oldest first."""
