@@ -53,13 +53,14 @@ def put_off(message: Message, due: datetime, delay: Delay | None) -> Message:
     Raises: NoDelayLadder when the topology declares none; InvalidDelay when it is longer than the longest.
     """
     _check(seconds_until(_microseconds(due)), delay, message.message_id)
-    return _marked(message, due, {DELAY_TO: message.exchange}, decode_properties(message.properties))
+    properties = decode_properties(message.properties)
+    headers = {**properties.headers, DELAY_DUE: _microseconds(due), DELAY_TO: message.exchange}
+    return _with_headers(message, properties, headers, LADDER, message.routing_key)
 
 
-def send_back_later(message: Message, properties: Properties, queue: str, seconds: float) -> Message:
-    """The message, to be put into a work queue in so many seconds; `properties` are its own, decoded."""
-    due = utc_now() + timedelta(seconds=seconds)
-    return _marked(message, due, {DELAY_BACK_TO: queue}, properties)
+def way_back(queue: str, seconds: float) -> dict[str, Any]:
+    """The headers of a message for `LADDER` that is to come to a work queue in so many seconds."""
+    return {DELAY_DUE: _microseconds(utc_now() + timedelta(seconds=seconds)), DELAY_BACK_TO: queue}
 
 
 def set_out(message: Message) -> Message:
@@ -105,11 +106,6 @@ def _check(seconds: int, delay: Delay | None, event_id: str) -> None:
             f"event {event_id}: a delay of {seconds} s is longer than the longest, {longest} (`delay: {{max: "
             f"{longest}}}` in the topology; a year, 366d, is the most)"
         )
-
-
-def _marked(message: Message, due: datetime, target: Mapping[str, Any], properties: Properties) -> Message:
-    marks = {DELAY_DUE: _microseconds(due), **target}
-    return _with_headers(message, properties, {**properties.headers, **marks}, LADDER, message.routing_key)
 
 
 def _with_headers(

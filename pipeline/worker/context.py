@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
+from pipeline.codec.delay import due_time
 from pipeline.log import Logger, get_logger
 
 
@@ -15,7 +16,8 @@ class Publish:
     """A follow-up event: committed together with the results, published right after.
 
     Its id is derived from the handled event's id, the subscription and the order of follow-ups, so that a repeated
-    handling publishes the same event; give `id` to name it yourself.
+    handling publishes the same event; give `id` to name it yourself. With `after` or `at` it arrives then, not before
+    (needs `delay:` in the topology).
     """
 
     type: str
@@ -23,6 +25,13 @@ class Publish:
     subject: str | None = None
     id: str | None = None
     time: datetime | None = None
+    after: float | timedelta | None = None  # seconds or a timedelta, counted from when this is made
+    at: datetime | None = None
+    due: datetime | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        # Here, so that a wrong delay fails where it stands, and the handler's own time does not add to it.
+        object.__setattr__(self, "due", due_time(self.after, self.at))
 
 
 class Context:

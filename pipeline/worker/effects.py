@@ -61,7 +61,8 @@ class EffectsBuilder:
                 publish.subject,
                 # CloudEvents has no standard word for it; `causationid` is what the field calls the event before.
                 extensions={"causationid": cause.id},
-            )
+            ),
+            publish.due,
         )
         return Outgoing(message.exchange, message.routing_key, message.message_id, message.body, message.properties)
 

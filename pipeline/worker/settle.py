@@ -9,13 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipeline.amqp.publisher import Publisher
+from pipeline.codec.delay import LADDER, way_back
 from pipeline.event import utc_now
 from pipeline.message import (
     ATTEMPT,
     BROKER_HEADERS,
+    DELAY_BACK_TO,
+    DELAY_DUE,
+    DELAY_TO,
     ERROR,
     EXCHANGE,
     FIRST_FAILURE,
@@ -32,11 +36,15 @@ from pipeline.message import (
 )
 from pipeline.properties import Properties, encode_properties
 from pipeline.retry import GiveUp, RetryLater, decide, failure_headers, rung
-from pipeline.topology.model import Subscription
+from pipeline.topology.model import Delay, Subscription
 from pipeline.worker.work import Failed
 
 # What a copy says when there is no room for more: its properties must fit into the one frame AMQP has for them.
-ESSENTIAL = (ATTEMPT, NOT_BEFORE, REASON, ERROR, FIRST_FAILURE, LAST_FAILURE, SUBSCRIPTION, EXCHANGE, ROUTING_KEY)
+ESSENTIAL = (
+    ATTEMPT, NOT_BEFORE, REASON, ERROR, FIRST_FAILURE, LAST_FAILURE, SUBSCRIPTION, EXCHANGE, ROUTING_KEY,
+    DELAY_DUE, DELAY_BACK_TO,
+)  # fmt: skip
+WAY = 2048  # bytes of properties that the headers of all the ladder's levels need
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,10 @@ class Settlement:
     copy: Message | None
 
 
-def settle_failure(subscription: Subscription, failed: Failed, limit: int) -> Settlement:
+def settle_failure(subscription: Subscription, failed: Failed, limit: int, delay: Delay | None = None) -> Settlement:
     """Decide, and write the copy that must be confirmed before the original is acked.
 
-    `limit` is in bytes of encoded properties (`Publisher.properties_limit`).
+    `limit` is in bytes of encoded properties (`Publisher.properties_limit`); `delay` is the topology's delay ladder.
     """
     decision = decide(subscription.retry, failed.attempt, failed.failure)
     delivery = failed.delivery
@@ -59,15 +67,17 @@ def settle_failure(subscription: Subscription, failed: Failed, limit: int) -> Se
     headers = clean_headers(properties.headers)
     now = utc_now()
     headers |= failure_headers(properties.headers, failed.attempt, failed.failure, now.isoformat())
-    headers.setdefault(EXCHANGE, delivery.exchange)
+    headers.setdefault(EXCHANGE, properties.headers.get(DELAY_TO) or delivery.exchange)
     headers.setdefault(ROUTING_KEY, delivery.routing_key)
     headers.pop(NOT_BEFORE, None)
     match decision:
-        case RetryLater(delay, wait):
+        case RetryLater(rung_delay, wait):
             headers[ATTEMPT] = failed.attempt + 1
-            if wait > delay:
+            if takes_ladder(delay, subscription, wait):
+                return Settlement(failed, decision, _by_ladder(subscription, delivery, headers, wait, limit, delay))
+            if wait > rung_delay:
                 headers[NOT_BEFORE] = round((time.time() + wait) * 1000)
-            target = subscription.retry_queue(delay)
+            target = subscription.retry_queue(rung_delay)
         case GiveUp(reason):
             if not subscription.dead_letter:
                 return Settlement(failed, decision, None)
@@ -80,11 +90,21 @@ def settle_failure(subscription: Subscription, failed: Failed, limit: int) -> Se
     return Settlement(failed, decision, _copy(delivery, properties, headers, target, limit))
 
 
-def another_round(subscription: Subscription, delivery: Delivery, remaining: float, limit: int) -> Message:
-    """The copy of a message that came before its time: onto the ladder again, no attempt used up."""
+def another_round(
+    subscription: Subscription, delivery: Delivery, remaining: float, limit: int, delay: Delay | None = None
+) -> Message:
+    """The copy of a message that came before its time: it waits again, no attempt used up."""
     properties = delivery.properties
+    headers = clean_headers(properties.headers)
+    if takes_ladder(delay, subscription, remaining):
+        return _by_ladder(subscription, delivery, headers, remaining, limit, delay)
     target = subscription.retry_queue(rung(subscription.retry, remaining))
-    return _copy(delivery, properties, clean_headers(properties.headers), target, limit)
+    return _copy(delivery, properties, headers, target, limit)
+
+
+def takes_ladder(delay: Delay | None, subscription: Subscription, wait: float) -> TypeGuard[Delay]:
+    """Whether a retry waits in the topology's delay ladder: when it is longer than the subscription's own delays."""
+    return delay is not None and wait > max(subscription.retry.delays, default=0.0)
 
 
 async def publish_copies(publisher: Publisher, copies: Sequence[Message]) -> set[int]:
@@ -100,6 +120,17 @@ def clean_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in headers.items()
         if not name.startswith(BROKER_HEADERS) and name not in (f"{PREFIX}traceback", f"{PREFIX}reason")
     }
+
+
+def _by_ladder(
+    subscription: Subscription, delivery: Delivery, headers: dict[str, Any], wait: float, limit: int, delay: Delay
+) -> Message:
+    headers.pop(NOT_BEFORE, None)
+    if wait > delay.longest:
+        headers[NOT_BEFORE] = round((time.time() + wait) * 1000)
+    headers |= way_back(subscription.queue, min(wait, delay.longest))
+    copy = _copy(delivery, delivery.readable, headers, "", limit - WAY)
+    return replace(copy, exchange=LADDER, routing_key=delivery.routing_key)
 
 
 def _copy(delivery: Delivery, properties: Properties, headers: dict[str, Any], queue: str, limit: int) -> Message:

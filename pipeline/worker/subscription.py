@@ -17,18 +17,23 @@ from logging import DEBUG
 from pipeline.amqp.consumer import Consumer
 from pipeline.amqp.publisher import Publisher
 from pipeline.amqp.session import Session
+from pipeline.cache import AfterCommit, ResultCache
 from pipeline.log import get_logger
 from pipeline.message import Delivery
 from pipeline.retry import RetryLater
+from pipeline.store.consumers import ConsumerRow
 from pipeline.store.patience import patiently
 from pipeline.store.store import Store
 from pipeline.store.writes import Outgoing
+from pipeline.worker.beside import Part, beside
 from pipeline.worker.commit import commit
 from pipeline.worker.effects import EffectsBuilder
 from pipeline.worker.handle import Handling
 from pipeline.worker.intake import Intake
 from pipeline.worker.loading import LoadedWorker
+from pipeline.worker.notes import FailureNotes
 from pipeline.worker.outgoing import OutgoingRelay
+from pipeline.worker.presence import Presence
 from pipeline.worker.settle import Settlement, another_round, publish_copies, settle_failure
 from pipeline.worker.suspects import Suspects
 from pipeline.worker.work import Failed, Handled, Work
@@ -58,7 +63,8 @@ class Tally:
 class SubscriptionWorker:
     """Runs one subscription until `stop`. `run` returns when everything in hand is settled.
 
-    `check` is called before consuming on a new connection; it raises BrokerError while the topology is not right.
+    `check` is called before consuming on a new connection; it raises BrokerError while the topology is not right. `me`
+    is the process, for those who ask who works; `cache` takes results once they are committed.
     """
 
     def __init__(
@@ -68,12 +74,16 @@ class SubscriptionWorker:
         session: Session,
         publisher: Publisher,
         check: Callable[[], Awaitable[None]],
+        me: ConsumerRow | None = None,
+        cache: ResultCache | None = None,
     ) -> None:
         self.subscription = loaded.subscription
         self.tally = Tally()
         self._store = store
         self._publisher = publisher
-        self._consumer = Consumer(session, self.subscription.queue, self.subscription.prefetch, check)
+        self._consumer = Consumer(
+            session, self.subscription.queue, self.subscription.prefetch, check, me.id if me else ""
+        )
         self._suspects = Suspects(self._consumer, self.subscription.prefetch)
         self._intake = Intake(self.subscription, publisher.codec, loaded.handlers, loaded.payloads)
         write_json = publisher.codec.write_json
@@ -87,6 +97,13 @@ class SubscriptionWorker:
             self._ended,
         )
         self._outgoing = OutgoingRelay(store, publisher, self.subscription.name)
+        self._notes = FailureNotes(store, self.subscription.name)
+        self._cache = AfterCommit(cache, self.subscription.name) if cache else None
+        self._beside: list[Part] = [self._notes]
+        if self._cache is not None:
+            self._beside.append(self._cache)
+        if me is not None:
+            self._beside.append(Presence(me, store, list(loaded.handlers)))
         self._handled: list[Handled] = []
         self._failed: list[Failed] = []
         self._early: list[tuple[Delivery, float]] = []
@@ -106,6 +123,10 @@ class SubscriptionWorker:
 
     async def run(self) -> None:
         """Work until `stop`, then until everything in hand is settled."""
+        async with beside(self._beside):
+            await self._run_stages()
+
+    async def _run_stages(self) -> None:
         background = [
             asyncio.create_task(self._commit_loop(), name=f"commit {self.subscription.name}"),
             asyncio.create_task(self._settle_loop(), name=f"settle {self.subscription.name}"),
@@ -197,11 +218,15 @@ class SubscriptionWorker:
             if not batch:
                 continue
             last = len(batch)
-            ended = await commit(self._store, self.subscription.name, batch)
+            ended = await commit(self._store, self.subscription.name, batch, keep_results=self._cache is not None)
             self.tally.processed += ended.processed
             self.tally.duplicates += ended.duplicates
             self._publish_outgoing(ended.outgoing)
             self._settled(ended.ack)
+            if ended.failed_before:
+                self._notes.processed(ended.failed_before)
+            if self._cache is not None and ended.results:
+                self._cache.add(ended.results)
             if log.is_enabled_for(DEBUG):
                 for handled in batch:
                     event = handled.work.event
@@ -221,10 +246,10 @@ class SubscriptionWorker:
             self._wake_settle.clear()
             failed, self._failed = self._failed, []
             early, self._early = self._early, []
-            limit = self._publisher.properties_limit
-            settlements = [settle_failure(self.subscription, each, limit) for each in failed]
+            limit, delay = self._publisher.properties_limit, self._publisher.delay
+            settlements = [settle_failure(self.subscription, each, limit, delay) for each in failed]
             entries = [(each.failed.delivery, each.copy) for each in settlements]
-            entries += [(delivery, another_round(self.subscription, delivery, wait, limit)) for delivery, wait in early]
+            entries += [(each, another_round(self.subscription, each, wait, limit, delay)) for each, wait in early]
             copies = [(index, copy) for index, (_, copy) in enumerate(entries) if copy is not None]
             confirmed = await publish_copies(self._publisher, [copy for _, copy in copies])
             unconfirmed = {copies[at][0] for at in range(len(copies)) if at not in confirmed}
@@ -232,6 +257,7 @@ class SubscriptionWorker:
             for index, settlement in enumerate(settlements):
                 if index not in unconfirmed:
                     self._report(settlement)
+                    self._notes.failed(settlement)
             if unconfirmed:
                 # The originals are still ours: nothing is lost while the broker can't take the copies.
                 log.warning(
