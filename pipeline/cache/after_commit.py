@@ -23,6 +23,7 @@ class AfterCommit:
         self._waiting: dict[str, bytes] = {}
         self._bytes = 0
         self._wake = asyncio.Event()
+        self._ending = False
         self.dropped = 0
 
     def add(self, results: dict[str, bytes]) -> None:
@@ -36,8 +37,8 @@ class AfterCommit:
         self._wake.set()
 
     async def run(self) -> None:
-        """Write what is added, until cancelled."""
-        while True:
+        """Write what is added, until `end`."""
+        while not self._ending:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
@@ -46,3 +47,8 @@ class AfterCommit:
                     del self._waiting[event_id]
                     self._bytes -= len(value)
                 await self._cache.put_many(self._subscription, batch)
+
+    def end(self) -> None:
+        """Write what is left; `run` then returns."""
+        self._ending = True
+        self._wake.set()

@@ -25,9 +25,11 @@ class Committed:
     ack: list[Delivery] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
+    failed_before: list[str] = field(default_factory=list)  # ids of events that took more than one attempt
+    results: dict[str, bytes] = field(default_factory=dict)  # of what is committed now, when they are asked for
 
 
-async def commit(store: Store, subscription: str, batch: Sequence[Handled]) -> Committed:
+async def commit(store: Store, subscription: str, batch: Sequence[Handled], keep_results: bool = False) -> Committed:
     """Results, inbox rows and follow-up events of `batch` in one transaction."""
     effects = [each.effects for each in batch]
     report = await patiently(subscription, lambda: store.commit(effects))
@@ -41,9 +43,13 @@ async def commit(store: Store, subscription: str, batch: Sequence[Handled]) -> C
             ended.failed.append(Failed(work.delivery, failure_of(error), work.attempt, event_id, work.event.type))
             continue
         ended.ack.append(work.delivery)
+        if work.attempt > 1:
+            ended.failed_before.append(event_id)
         if event_id in fresh:
             fresh.discard(event_id)  # the same id again in this batch is a duplicate: its effects were dropped
             ended.outgoing.extend(handled.effects.outgoing)
+            if keep_results and handled.effects.result is not None:
+                ended.results[event_id] = handled.effects.result
     ended.processed = len(report.processed)
     ended.duplicates = len(ended.ack) - ended.processed
     return ended

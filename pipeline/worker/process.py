@@ -20,12 +20,14 @@ from pipeline.amqp.publisher import Publisher
 from pipeline.amqp.queue_length import QueueLengths
 from pipeline.amqp.session import Session
 from pipeline.amqp.verify import verify
+from pipeline.cache import ResultCache
 from pipeline.errors import BrokerError
 from pipeline.log import get_logger
 from pipeline.settings import Settings
 from pipeline.store.store import Store
 from pipeline.topology.model import Subscription, Topology
 from pipeline.worker.loading import load_worker, pick
+from pipeline.worker.presence import this_process
 from pipeline.worker.status import BEGAN, ENDED, NOBODY, tell
 from pipeline.worker.subscription import SubscriptionWorker
 
@@ -73,11 +75,18 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
         )
         await verify(settings, topology, [subscription.name for subscription in chosen])
         workers = []
+        me = this_process([subscription.name for subscription in chosen])
+        # The process's own memory would help nobody: who reads results is another process.
+        cached = [subscription.name for subscription in chosen if settings.cache_of(subscription.name)]
+        cache = ResultCache.open(settings) if cached else None
+        if cache is not None:
+            stack.push_async_callback(cache.close)
         for each in loaded:
             store = await Store.open(settings.database_of(each.subscription.name), each.subscription.name, each.tables)
             stack.push_async_callback(store.close)
             check = partial(verify, settings, topology, [each.subscription.name])
-            workers.append(SubscriptionWorker(each, store, session, publisher, check))
+            shared = cache if each.subscription.name in cached else None
+            workers.append(SubscriptionWorker(each, store, session, publisher, check, me, shared))
         for worker in workers:
             await worker.start()
         tell(assignment.status, BEGAN)
