@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 from pipeline.amqp.consume_channel import ConsumeChannel
-from pipeline.amqp.frames import ack_frame, nack_frames
+from pipeline.amqp.frames import nack_frames
 from pipeline.amqp.session import Session, patiently
 from pipeline.errors import BrokerError, BrokerUnavailable
 from pipeline.log import get_logger
@@ -127,13 +127,7 @@ class Consumer:
         life = self._life
         if life is None or life.ended is not None or life.channel is None or life.lane.is_lost:
             return
-        upto, singles = life.ledger.settle([each.tag for each in deliveries if each.epoch == life.epoch])
-        number = life.channel.number
-        data = b"".join([ack_frame(number, tag) for tag in singles])
-        if upto:
-            data += ack_frame(number, upto, multiple=True)
-        if data:
-            life.lane.write(data)
+        life.settle([each.tag for each in deliveries if each.epoch == life.epoch])
 
     def requeue(self, deliveries: Iterable[Delivery]) -> None:
         """Give deliveries back untouched; the broker hands them out again and counts that."""
@@ -187,6 +181,7 @@ class Consumer:
         self._stopping = True
         life, self._life = self._life, None
         if life is not None and life.channel is not None:
+            life.send_acks()
             await life.lane.drain_quietly()
             await life.lane.close_channel(life.channel)
         self._wake.set()

@@ -174,7 +174,8 @@ class _Reader:
 
     def ack(self, tags: Sequence[int]) -> None:
         self._check()
-        upto, singles = self._ledger.settle(tags)
+        self._ledger.settle(tags)
+        upto, singles = self._ledger.take()
         number = self._channel.number
         frames = [ack_frame(number, upto, multiple=True)] if upto else []
         frames += [ack_frame(number, tag) for tag in singles]

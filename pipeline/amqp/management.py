@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import httpx2
 
+from pipeline.amqp.consumer_tag import name_of
 from pipeline.errors import (
     AccessRefused,
     AuthenticationFailed,
@@ -135,9 +136,9 @@ class Management:
         return {name: QueueCounters(each.get("publish", 0), each.get("ack", 0)) for name, each in stats}
 
     async def consumers(self) -> set[tuple[str, str]]:
-        """(consumer tag, queue) of all consumers."""
+        """(consumer's name, queue) of all consumers."""
         items = await self._get(f"consumers/{self._vhost}")
-        return {(item["consumer_tag"], item["queue"]["name"]) for item in items}
+        return {(name_of(item["consumer_tag"]), item["queue"]["name"]) for item in items}
 
     async def bindings(self) -> list[Binding]:
         """All bindings, the implicit ones of the default exchange too."""

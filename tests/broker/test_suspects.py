@@ -136,5 +136,5 @@ async def test_one_lost_connection_makes_nobody_suspect(vhost: TestVhost) -> Non
         found: list[bytes] = []
         while len(found) < 20:
             found += [each.body for each in await next_batch(suspects)]
-        assert found == numbered(20)
+        assert sorted(found, key=int) == numbered(20)  # the broker gives back in an order of its own
         assert not suspects.careful
