@@ -5,10 +5,10 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY pipeline pipeline
 COPY workers workers
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir '.[gateway,postgres,redis]'
 
 FROM python:3.13-slim
-RUN useradd --create-home --uid 10001 pipeline && install -d -o pipeline /app /app/.pipeline
+RUN useradd --create-home --uid 10001 pipeline && install -d -o pipeline /app
 COPY --from=build /opt/venv /opt/venv
 COPY topology /app/topology
 WORKDIR /app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import subprocess
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline.broker import node_files, ports, probe
-from pipeline.broker.address import Address, Login, read_record, write_record
+from pipeline.broker.address import Address, Login, read_record, write_private, write_record
 from pipeline.errors import BrokerUnavailable
 
 SERVICE = "rabbitmq"
@@ -40,8 +41,9 @@ def start(state_dir: Path, compose_file: Path) -> Address:
     address = Address(login.at("amqp", amqp) + "/%2F", login.at("http", management))
     # Kept before it is used: the container's volume remembers the login from its first start on.
     write_record(folder / "node.json", address, docker=str(compose_file.absolute()))
+    _write_secrets(folder / "secrets", login)
     up = [*_compose(compose_file, state_dir), "up", "--detach", "--wait", SERVICE]
-    done = _run(up, UP_TIMEOUT, _environment(login, amqp, management))
+    done = _run(up, UP_TIMEOUT, _environment(state_dir, amqp, management))
     if done.returncode:
         words = " ".join(done.stderr.split())[-500:]
         raise BrokerUnavailable(f"`docker compose up {SERVICE}` failed: {words}")
@@ -74,15 +76,29 @@ def _compose_again(state_dir: Path, *arguments: str) -> bool:
     if last is None:
         return False
     command = [*_compose(Path(str(record["docker"])), state_dir), *arguments]
-    return _run(command, UP_TIMEOUT, _environment(*last)).returncode == 0
+    _, amqp, management = last
+    return _run(command, UP_TIMEOUT, _environment(state_dir, amqp, management)).returncode == 0
 
 
-def _environment(login: Login, amqp: int, management: int) -> dict[str, str]:
+def _write_secrets(folder: Path, login: Login) -> None:
+    """The files that `compose.yaml` gives to RabbitMQ, as `deploy/make-secrets` would write them.
+
+    They are mounted with their owner into a container of another user: the folder keeps everybody else out.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    words = {"rabbitmq.conf": f"default_user = {login.user}\ndefault_pass = {login.password}\n"}
+    if not (folder / "erlang_cookie").exists():
+        words["erlang_cookie"] = secrets.token_hex(24)
+    for name, text in words.items():
+        write_private(folder / name, text)
+        (folder / name).chmod(0o444)
+
+
+def _environment(state_dir: Path, amqp: int, management: int) -> dict[str, str]:
     """What `compose.yaml` asks for."""
     return {
         **os.environ,
-        "PIPELINE_RABBITMQ_USER": login.user,
-        "PIPELINE_RABBITMQ_PASSWORD": login.password,
+        "PIPELINE_SECRETS": str(state_dir.absolute() / "broker" / "secrets"),
         "PIPELINE_RABBITMQ_PORT": str(amqp),
         "PIPELINE_RABBITMQ_MANAGEMENT_PORT": str(management),
     }
