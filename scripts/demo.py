@@ -86,6 +86,7 @@ def main() -> None:
     # A run of its own: order numbers begin at 1 each time, so its results go to databases of its own.
     os.environ["PIPELINE_DATABASE_URL"] = f"sqlite+aiosqlite:///{(state / 'demo' / run).absolute()}/{{subscription}}.db"
 
+    step("make the databases' tables", "db", "upgrade")
     step("declare the topology", "topology", "apply")
     step("what it looks like", "topology", "show")
     step(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import accounts, broker, dlq, publish, topology, worker
+from pipeline.cli import accounts, broker, consumers, db, dlq, outbox, publish, topology, worker
 from pipeline.cli.common import guarded
 
 app = typer.Typer(
@@ -24,8 +24,11 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(worker.app, name="worker")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(broker.app, name="broker")
+app.add_typer(outbox.app, name="outbox")
+app.add_typer(db.app, name="db")
 app.command(name="publish")(publish.publish)
 app.command(name="accounts")(accounts.accounts)
+app.command(name="consumers")(consumers.consumers)
 
 
 def _version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from pipeline.errors import ConfigurationError
 from pipeline.settings import Settings
-from pipeline.store.opening import database_at, file_of, place_of
+from pipeline.store.opening import database_at, file_of, place_of, resolved
 from pipeline.store.producer import NAME
 from pipeline.store.revisions import PRODUCER, WORKER, Condition, Family, check_columns, condition_of
 
@@ -49,11 +49,10 @@ def targets(settings: Settings, subscriptions: Iterable[str]) -> list[Target]:
     """
     found: dict[str, Target] = {}
     for name in subscriptions:
-        url = settings.database_of(name)
-        place = place_of(url, name)
-        before = found.get(place)
+        url = resolved(settings.database_of(name), name)
+        before = found.get(url)
         serves = (*(before.serves if before else ()), name)
-        found[place] = Target(place, before.url if before else url, before.name if before else name, WORKER, serves)
+        found[url] = Target(place_of(url, name), url, name, WORKER, serves)
     url = settings.producer_database_url
     return [*found.values(), Target(place_of(url, NAME), url, NAME, PRODUCER, (NAME,))]
 

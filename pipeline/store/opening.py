@@ -53,8 +53,13 @@ def database_at(url: str, name: str, prepare: Prepare) -> Database:
     )
 
 
+def resolved(url: str, name: str) -> str:
+    """The URL with `{subscription}` replaced, secrets and all."""
+    return _parse(url, name).render_as_string(hide_password=False)
+
+
 def place_of(url: str, name: str) -> str:
-    """The database that `url` means for `name`, fit for people's eyes: two URLs of one place say the same."""
+    """The database that `url` means for `name`, fit for people's eyes."""
     parsed = _parse(url, name)
     return str(Path(parsed.database or "")) if parsed.drivername == SQLITE else _shown(parsed.render_as_string())
 
