@@ -37,6 +37,11 @@ def run(bench: Bench, outcome: Outcome) -> None:
         bar("consume, acked", "pipeline", rates(ours)),
         bar("consume, acked", "aio-pika", rates(each_acked), ours=False),
     ]
+    cost = ratio([each.consumer / each.count for each in each_acked], [each.consumer / each.count for each in ours])
+    outcome.notes.append(
+        f"Processor time of the client: aio-pika takes {cost.text('{:.0f}', ' ×')} ours, whose limit is the broker: one "
+        "quorum queue is one process in it, and hands out no more."
+    )
     outcome.notes.append(
         f"Prefetch is {PREFETCH:,} for both, both run on uvloop. Acking each message is what aio-pika's documentation "
         "shows, and what a handler that may fail needs; ours settles each delivery by itself, too, and sends one "

@@ -71,6 +71,11 @@ def _report(
         name = max(peers, key=lambda each: rates(peers[each]).median)
         what = f"whole path, against the fastest other library ({name}) doing nothing"
         outcome.rows.append(Row(what, "≥ 8 ×", faster.text("{:.1f}", " ×"), faster.median >= TARGET_PEERS))
+        most = ratio([each.rate for each in ceiling], best)
+        outcome.notes.append(
+            f"The ceiling, where nothing is decoded, handled or stored, is {most.text('{:.1f}', ' ×')} the fastest other "
+            "library: beyond it the broker takes what is left of the cores."
+        )
 
 
 def seconds(scale: Scale) -> float:
