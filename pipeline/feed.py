@@ -85,16 +85,26 @@ class ResumePoint:
 
 
 class Feed:
-    """Publishes the lines of `source`, called `name` in messages. `event_type` "" when every line is a CloudEvent."""
+    """Publishes the lines of `source`, called `name` in messages. `event_type` "" when every line is a CloudEvent.
+
+    With `due` all of them arrive at that time.
+    """
 
     def __init__(
-        self, publisher: Publisher, source: IO[bytes], name: str, event_type: str, point: ResumePoint | None
+        self,
+        publisher: Publisher,
+        source: IO[bytes],
+        name: str,
+        event_type: str,
+        point: ResumePoint | None,
+        due: datetime | None = None,
     ) -> None:
         self._publisher = publisher
         self._lines = source
         self._name = name
         self._type = event_type
         self._point = point
+        self._due = due
         self._run = point.run if point is not None else new_id()
 
     async def run(self, report: FeedReport, progress: Callable[[int], None]) -> None:
@@ -159,20 +169,21 @@ class Feed:
     def _message(self, text: bytes, number: int) -> Message:
         derived = f"{self._run[:20]}{number:012d}"
         if self._type and b'"specversion"' not in text:
-            return self._publisher.codec.encode_raw(Event(self._type, text, derived, self._publisher.source, utc_now()))
+            return self._encoded(Event(self._type, text, derived, self._publisher.source, utc_now()))
         try:
             whole: Any = from_json(text, allow_inf_nan=False)
         except ValueError as error:
             raise InvalidPayload(f"not JSON: {error}") from error
         if not isinstance(whole, dict) or "specversion" not in whole:
             if self._type:
-                return self._publisher.codec.encode_raw(
-                    Event(self._type, text, derived, self._publisher.source, utc_now())
-                )
+                return self._encoded(Event(self._type, text, derived, self._publisher.source, utc_now()))
             raise InvalidPayload(
                 "not a CloudEvent (an object with specversion, type, data), and no event type was given"
             )
-        return self._publisher.codec.encode_raw(self._cloud_event(whole, derived))
+        return self._encoded(self._cloud_event(whole, derived))
+
+    def _encoded(self, event: Event[bytes]) -> Message:
+        return self._publisher.codec.encode_raw(event, self._due)
 
     def _cloud_event(self, whole: dict[str, Any], derived: str) -> Event[bytes]:
         core = ("specversion", "id", "type", "source", "time", "subject", "dataschema", "datacontenttype", "data")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as _json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -25,6 +26,10 @@ def publish(
     event_id: Annotated[str | None, typer.Option("--id", help="Event id; the same id is the same event.")] = None,
     subject: Annotated[str | None, typer.Option(help="CloudEvents subject.")] = None,
     source: Annotated[str, typer.Option(help="CloudEvents source.")] = "pipeline",
+    after: Annotated[str | None, typer.Option(help="Arrives so much later: 90s, 2h, 30d.", metavar="DELAY")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Arrives at this time: 2027-01-31T06:00+01:00; local without a zone.")
+    ] = None,
     topology: Annotated[str | None, typer.Option(help="Topology file or folder.", envvar="PIPELINE_TOPOLOGY")] = None,
     json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
 ) -> None:
@@ -33,7 +38,10 @@ def publish(
     Exit codes: 0 all confirmed; 1 some lines are no events (the others are confirmed); 2 wrong event, file or usage; 4
     no broker; 6 not confirmed: --resume continues a file.
     """
+    from pipeline.cli.moments import due_option
+
     start_logging("warning")
+    due = due_option(after, at)
     if (data is None) == (file is None):
         raise typer.BadParameter("give either the data or --file")
     if resume and (file is None or file == "-"):
@@ -41,16 +49,23 @@ def publish(
     if data is not None:
         if not event_type:
             raise typer.BadParameter("give the event type before its data")
-        run_async(_publish_one(event_type, data, event_id, subject, source, topology, json))
+        run_async(_publish_one(event_type, data, event_id, subject, source, due, topology, json))
         return
     assert file is not None
     if event_id or subject:
         raise typer.BadParameter("--id and --subject are for one event; in a file each line says its own")
-    raise typer.Exit(run_async(_publish_file(event_type, file, resume, source, topology, json)))
+    raise typer.Exit(run_async(_publish_file(event_type, file, resume, source, due, topology, json)))
 
 
 async def _publish_one(
-    event_type: str, data: str, event_id: str | None, subject: str | None, source: str, topology: str | None, json: bool
+    event_type: str,
+    data: str,
+    event_id: str | None,
+    subject: str | None,
+    source: str,
+    due: datetime | None,
+    topology: str | None,
+    json: bool,
 ) -> None:
     from pipeline.amqp.publisher import Publisher
     from pipeline.event import Event, new_id, utc_now
@@ -59,15 +74,18 @@ async def _publish_one(
     settings = load_settings(topology=topology)
     publisher = Publisher(settings.topology, settings, source)
     event = Event(event_type, os.fsencode(data), event_id or new_id(), source, utc_now(), subject)
-    message = publisher.codec.encode_raw(event)
+    message = publisher.codec.encode_raw(event, due)
     async with publisher:
         errors = await publisher.send([message])
     if errors:
         raise errors[0]
-    typer.echo(_json.dumps({"id": event.id, "confirmed": 1}) if json else event.id)
+    answer = {"id": event.id, "confirmed": 1} | ({"due": due.isoformat()} if due else {})
+    typer.echo(_json.dumps(answer) if json else event.id)
 
 
-async def _publish_file(event_type: str, file: str, resume: bool, source: str, topology: str | None, json: bool) -> int:
+async def _publish_file(
+    event_type: str, file: str, resume: bool, source: str, due: datetime | None, topology: str | None, json: bool
+) -> int:
     from pipeline.amqp.publisher import Publisher
     from pipeline.feed import Feed, FeedReport, ResumePoint
     from pipeline.settings import load_settings
@@ -84,7 +102,7 @@ async def _publish_file(event_type: str, file: str, resume: bool, source: str, t
             if event_type:
                 publisher.codec.payload(event_type)  # a type that is not declared is one error, not one a line
             with Progress("publishing", _count(file, point.lines if point else 0), quiet=json) as progress:
-                await Feed(publisher, lines, file, event_type, point).run(report, progress.advance)
+                await Feed(publisher, lines, file, event_type, point, due).run(report, progress.advance)
     if json:
         summary = {
             "confirmed": report.confirmed,
