@@ -107,6 +107,13 @@ async def consumers(settings: Settings, topology: Topology, stores: Stores | Non
     return list((await crew(settings, topology, stores)).consumers)
 
 
+def unserved(topology: Topology, found: Crew) -> list[str]:
+    """Subscriptions with a handler that no live process serves, as far as their databases could be asked."""
+    served = {each.subscription for view in found.consumers if view.state == "live" for each in view.serves}
+    names = [each.name for each in topology.subscriptions.values() if each.handler]
+    return [name for name in names if name not in served and name not in found.unknown]
+
+
 async def subscriptions(settings: Settings, topology: Topology, stores: Stores | None = None) -> list[SubscriptionView]:
     """For each subscription and event type of the topology the live worker processes that take it."""
     live = [each for each in await consumers(settings, topology, stores) if each.state == "live"]
