@@ -39,7 +39,7 @@ def run(bench: Bench, outcome: Outcome) -> None:
     ]
     cost = ratio([each.consumer / each.count for each in each_acked], [each.consumer / each.count for each in ours])
     outcome.notes.append(
-        f"Processor time of the client: aio-pika takes {cost.text('{:.0f}', ' ×')} ours, whose limit is the broker: one "
+        f"Processor time of the client: aio-pika takes {cost.text('{:.0f}', ' ×')} ours. The broker is the limit: one "
         "quorum queue is one process in it, and hands out no more."
     )
     outcome.notes.append(

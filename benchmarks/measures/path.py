@@ -73,8 +73,8 @@ def _report(
         outcome.rows.append(Row(what, "≥ 8 ×", faster.text("{:.1f}", " ×"), faster.median >= TARGET_PEERS))
         most = ratio([each.rate for each in ceiling], best)
         outcome.notes.append(
-            f"The ceiling, where nothing is decoded, handled or stored, is {most.text('{:.1f}', ' ×')} the fastest other "
-            "library: beyond it the broker takes what is left of the cores."
+            f"The ceiling, where nothing is decoded, handled or stored, is {most.text('{:.1f}', ' ×')} the fastest "
+            "other library: beyond it the broker takes what is left of the cores."
         )
 
 
