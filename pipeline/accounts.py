@@ -25,6 +25,7 @@ from pipeline.settings import Settings
 from pipeline.store.store import Store
 from pipeline.topology.expand import expand
 from pipeline.topology.model import EventType, Subscription, Topology
+from pipeline.topology.partitions import as_one_queue, work_queues
 from pipeline.topology.routing import queues_reached
 
 LOOKUP = 10_000  # event ids an inbox look-up
@@ -130,7 +131,7 @@ class Routes:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        self._bindings = expand(topology).bindings
+        self._bindings = as_one_queue(topology, expand(topology).bindings)
         self._known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def subscriptions(self, delivery: Delivery) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ async def _account(
         for name in {subscription.retry_queue(delay) for delay in subscription.retry.delays}
         if name in counters
     )
-    work = counters.get(subscription.queue, QueueCounters(0, 0))
+    acked = sum(counters[name].acked for name in work_queues(subscription) if name in counters)
     buried = counters.get(subscription.dead_letter_queue, QueueCounters(0, 0)).published
     return Account(
         subscription.name,
@@ -171,7 +172,7 @@ async def _account(
         len(missing) + published.nameless - nameless_dead,
         len(processed & dead),
         retried,
-        max(0, work.acked - retried - buried - len(processed)),
+        max(0, acked - retried - buried - len(processed)),
         round((ended - began).total_seconds(), 1) if began is not None and ended is not None else 0.0,
         tuple(sorted(missing)[:5]),
     )

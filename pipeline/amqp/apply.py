@@ -16,10 +16,12 @@ from aio_pika.abc import AbstractConnection
 from pipeline.amqp.connection import open_connection
 from pipeline.amqp.declare import DECLARE_TIMEOUT, declare, own_channel, unbind
 from pipeline.amqp.management import Management
+from pipeline.amqp.partitions import delete_exchange, require_empty
 from pipeline.amqp.queue_length import true_lengths
 from pipeline.errors import ObjectMissing
 from pipeline.settings import Settings
-from pipeline.topology.model import Binding, Policy, Queue
+from pipeline.topology.model import Binding, Exchange, Policy, Queue
+from pipeline.topology.partitions import is_switch
 from pipeline.topology.plan import EXIT_CHANGES, EXIT_DESTRUCTION, EXIT_NOTHING, Plan, Step
 
 
@@ -86,13 +88,17 @@ async def _make(steps: tuple[Step, ...], management: Management, connection: Abs
         for step in steps:
             if isinstance(step.target, Policy):
                 await management.put_policy(step.target)
+            elif step.kind == "change" and isinstance(step.target, Binding):
+                await unbind(channel, step.target)
             else:
+                if isinstance(step.target, Binding) and is_switch(step.target):
+                    await require_empty(step.target.destination, management, connection)
                 await declare(channel, step.target)
 
 
 def _prune_order(step: Step) -> int:
     """Bindings first, so that nothing comes any more; a queue's policy goes after its queue."""
-    return {"binding": 0, "queue": 1, "policy": 2}.get(step.object, 3)
+    return {"binding": 0, "queue": 1, "policy": 2, "exchange": 3}.get(step.object, 4)
 
 
 async def _prune(step: Step, management: Management, connection: AbstractConnection) -> str:
@@ -103,6 +109,8 @@ async def _prune(step: Step, management: Management, connection: AbstractConnect
                 await unbind(channel, step.target)
         case Queue(name=name):
             return await _prune_queue(name, management, connection)
+        case Exchange(name=name):
+            return await delete_exchange(name, connection)
         case Policy():
             return await _prune_policy(step.target, management)
     return ""

@@ -37,7 +37,7 @@ def _front(facts: Picture) -> Iterator[str]:
 
 def _lane(index: int, lane: Lane, facts: Picture) -> Iterator[str]:
     queue = f"q{index}"
-    yield f"{queue}[({_label(lane.queue, '' if lane.subscription else lane.queue_type)})]:::queue"
+    yield f"{queue}[({_label(lane.queue, lane.order if lane.subscription else lane.queue_type)})]:::queue"
     by_exchange: dict[str, list[str]] = {}
     for exchange, key in lane.keys:
         by_exchange.setdefault(exchange, []).append(key or "all")

@@ -251,7 +251,7 @@ def _chip_width(text: str) -> float:
 
 
 def _key_lines(lane: Lane) -> list[str]:
-    kind = [] if lane.subscription else [lane.queue_type]
+    kind = [lane.order] if lane.order else [] if lane.subscription else [lane.queue_type]
     several = len({source for source, _ in lane.keys}) > 1
     keys = [shortened(f"{source}: {key}" if several else key or '""', MAX_NAME) for source, key in lane.keys]
     if len(keys) > MAX_KEYS:

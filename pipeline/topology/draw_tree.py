@@ -71,10 +71,14 @@ def _subscription(lane: Lane, subscription: Subscription) -> Branch:
     consumer = subscription.handler or "consumed by other programs"
     limits = f"prefetch {subscription.prefetch}, timeout {duration_text(subscription.timeout)}"
     children = [Branch(key, f"from {exchange}", "event") for exchange, key in lane.keys]
+    if lane.order:
+        then = "is parked" if subscription.on_dead == "park" else "goes on"
+        children.append(Branch(lane.order, f"one event of a key after another; after a dead letter it {then}", "queue"))
     if lane.delays:
         repeats = ", the last repeats" if retry.attempts - 1 > len(retry.delays) else ""
         waits = ", ".join(duration_text(delay) for delay in retry.delays)
-        children.append(Branch(f"{name}.retry.*", f"{retry.attempts} attempts, after {waits}{repeats}", "retry"))
+        where = "retried in place" if lane.order else f"{name}.retry.*"
+        children.append(Branch(where, f"{retry.attempts} attempts, after {waits}{repeats}", "retry"))
     else:
         children.append(Branch("no retries", "1 attempt", "retry"))
     if lane.dead_letters:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.topology.delay import delay_bindings, delay_exchanges, delay_policy, delay_queues
 from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Policy, Queue, Subscription, Topology
+from pipeline.topology.partitions import ordered_bindings, ordered_exchanges, ordered_queues
 from pipeline.topology.resolve import POLICY_PREFIX
 from pipeline.topology.schedules import scheduler_policy, scheduler_queue
 
@@ -33,14 +34,16 @@ _LOSSLESS: Mapping[str, Any] = {
 
 def expand(topology: Topology) -> BrokerObjects:
     """All exchanges, queues, bindings and policies the topology needs."""
+    exchanges = dict(topology.exchanges)
     queues = dict(topology.queues)
     policies = dict(topology.policies)
     bindings = list(topology.bindings)
     for subscription in topology.subscriptions.values():
+        if subscription.order_by:
+            exchanges.update((exchange.name, exchange) for exchange in ordered_exchanges(subscription))
         queues.update((queue.name, queue) for queue in subscription_queues(subscription))
         policies.update((policy.name, policy) for policy in subscription_policies(subscription))
         bindings.extend(subscription_bindings(subscription, topology.events))
-    exchanges = dict(topology.exchanges)
     _add_delay(topology, exchanges, queues, bindings)
     if topology.schedules:
         queues[scheduler_queue().name] = scheduler_queue()
@@ -70,8 +73,11 @@ def subscription_queues(subscription: Subscription) -> list[Queue]:
     arguments: dict[str, Any] = {"x-queue-type": "quorum"}
     if subscription.dead_letter:
         arguments |= _dead_letters_to(subscription.dead_letter_queue)
-    queues = [Queue(subscription.queue, arguments=arguments, role="work", subscription=name)]
-    for delay in dict.fromkeys(subscription.retry.delays):
+    if subscription.order_by:
+        queues = ordered_queues(subscription, arguments)
+    else:
+        queues = [Queue(subscription.queue, arguments=arguments, role="work", subscription=name)]
+    for delay in () if subscription.order_by else dict.fromkeys(subscription.retry.delays):  # ordered: retried in place
         waiting = {
             "x-queue-type": "quorum",
             "x-message-ttl": round(delay * 1000),
@@ -95,7 +101,11 @@ def subscription_policies(subscription: Subscription) -> list[Policy]:
     definition = {"delivery-limit": subscription.delivery_limit, **subscription.policy}
     unlimited = {"delivery-limit": UNLIMITED_DELIVERIES}
     policies = [_policy(subscription.queue, f"^{name}$", definition)]
-    if subscription.retry.delays:
+    if subscription.order_by:
+        # Its worker counts the deliveries by itself: what the broker takes out of the line leaves a gap in it.
+        definition |= unlimited
+        policies = [_policy(subscription.queue, rf"^{name}\.p[0-9]+\.[0-9]+$", definition)]
+    elif subscription.retry.delays:
         policies.append(_policy(f"{subscription.queue}.retry", rf"^{name}\.retry\.[0-9]+(ms|s|m|h|d)$", unlimited))
     if subscription.dead_letter:
         dead = subscription.dead_letter_queue
@@ -106,6 +116,11 @@ def subscription_policies(subscription: Subscription) -> list[Policy]:
 def subscription_bindings(subscription: Subscription, events: Mapping[str, EventType]) -> list[Binding]:
     """The bindings that bring its events to its work queue."""
     taken = [events[name] for name in subscription.events]
+    if subscription.order_by:
+        sources = [(event.exchange, event.routing_key) for event in taken]
+        return ordered_bindings(
+            subscription, [*sources, *((subscription.exchange, key) for key in subscription.routing_keys)]
+        )
     bindings = [Binding(event.exchange, subscription.queue, event.routing_key) for event in taken]
     bindings += [Binding(subscription.exchange, subscription.queue, key) for key in subscription.routing_keys]
     return bindings

@@ -32,6 +32,7 @@ DEFAULT_DELAYS_MS = (1_000, 5_000, 30_000, 120_000)
 DEFAULT_PREFETCH = 1000
 DEFAULT_TIMEOUT_MS = 30_000
 DEFAULT_CONCURRENCY = 100
+DEFAULT_PARTITIONS = 4
 
 _WORD = "[A-Za-z_][A-Za-z0-9_]*"
 _MODULE = rf"{_WORD}(\.{_WORD})*"
@@ -47,6 +48,12 @@ ROUTING_KEY = Text("a routing key without wildcards", r"[^\x00-\x1f\x7f*#]*", "o
 BINDING_KEY = Text("a routing key", r"[^\x00-\x1f\x7f]*", "order.*")
 MODEL = Text("a class as package.module:Class", rf"{_MODULE}:{_MODULE}", "workers.models:OrderCreated")
 MODULE = Text("a module path", _MODULE, "workers.payments")
+ORDER_KEY = Text(
+    "type, subject, source or a path such as data.sku",
+    r"type|subject|source|data(\.[^\x00-\x20\x7f.]+)+",
+    "data.sku",
+    max_bytes=128,
+)
 REGEX = Text("a regular expression", r"[^\x00-\x1f\x7f]+", "^orders")
 
 _ARGUMENTS = Key("arguments", Free(), "Further RabbitMQ arguments, by RabbitMQ's own names (`x-…`).")
@@ -121,6 +128,18 @@ SUBSCRIPTION = Record(
             "Deliveries after which the broker itself dead-letters; above attempts.",
         ),
         Key("policy", Free(), "More for the policy of its work queue, such as `max-length: 1000000`."),
+        Key("order_by", ORDER_KEY, "Events of one key are processed in order, one after another: see ordering.md."),
+        Key("partitions", Whole(1, 256), "The queues its keys are spread over. Left out: 4. Only with `order_by`."),
+        Key(
+            "on_dead",
+            Choice(("continue", "park")),
+            "Whether a key goes on after a dead letter, or is parked with what follows. Only with `order_by`.",
+        ),
+        Key(
+            "on_missing_key",
+            Choice(("reject", "default")),
+            "Whether events without a key are refused, or are one key together. Only with `order_by`.",
+        ),
     )
 )
 

@@ -16,6 +16,7 @@ from pipeline.topology.expand import expand, subscription_queues
 from pipeline.topology.findings import Findings, Place
 from pipeline.topology.keys import FILE
 from pipeline.topology.model import Topology
+from pipeline.topology.partitions import as_one_queue
 from pipeline.topology.resolve import (
     check_dead_letters,
     resolve_bindings,
@@ -150,7 +151,8 @@ def _resolve(merged: dict[str, Any], files: tuple[str, ...], findings: Findings)
     owners = check_derived_names(made, queues, findings)
     check_dead_letters(queues, exchanges, [*queues, *owners], findings)
     fed = {queue: owner for queue, owner in owners.items() if queue != owner}
-    bindings = resolve_bindings(merged["bindings"], exchanges, [*queues, *subscriptions], fed, findings)
+    unordered = [name for name, subscription in subscriptions.items() if not subscription.order_by]
+    bindings = resolve_bindings(merged["bindings"], exchanges, [*queues, *unordered], fed, findings)
     policies = resolve_policies(merged["policies"], owners, findings)
     delay = resolve_delay(merged.get("delay"), findings)
     schedules = resolve_schedules(merged["schedules"], events, findings)
@@ -164,7 +166,7 @@ def _resolve(merged: dict[str, Any], files: tuple[str, ...], findings: Findings)
 
 def _warn(topology: Topology, findings: Findings) -> None:
     """Note what is allowed but hardly meant."""
-    bindings = expand(topology).bindings
+    bindings = as_one_queue(topology, expand(topology).bindings)
     reached = {event.name: queues_reached(event, topology.exchanges, bindings) for event in topology.events.values()}
     for name, queues in reached.items():
         if not queues & set(topology.subscriptions):

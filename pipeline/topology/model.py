@@ -92,6 +92,10 @@ class Subscription:
     delivery_limit: int = 20  # broker's net for a message that kills its worker; above `attempts`
     exchange: str = ""  # of `routing_keys`, "" when there are none
     policy: Mapping[str, Any] = field(default_factory=dict)  # more for the work queue's policy, such as max-length
+    order_by: str = ""  # type, subject, source or data.PATH: events of one key are processed in order; "" for none
+    partitions: int = 0  # queues of an ordered subscription, named and bound by `partitions.py`
+    on_dead: str = "continue"  # or "park": what follows a dead letter of its key waits for it
+    on_missing_key: str = "reject"  # or "default": events without a key are in order among themselves
 
     @property
     def queue(self) -> str:

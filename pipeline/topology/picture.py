@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.topology.expand import expand
 from pipeline.topology.model import Binding, Queue, Subscription, Topology, duration_text
+from pipeline.topology.partitions import as_one_queue
 from pipeline.topology.routing import BUILTIN_EXCHANGES, queues_reached
 
 
@@ -26,6 +27,13 @@ class Lane:
     queue_type: str
     keys: tuple[tuple[str, str], ...]
     subscription: Subscription | None = None
+
+    @property
+    def order(self) -> str:
+        """How it is kept in order: `8 partitions by data.sku`, "" when it is not."""
+        own = self.subscription
+        count = own.partitions if own else 0
+        return f"{count} partition{'' if count == 1 else 's'} by {own.order_by}" if own and own.order_by else ""
 
     @property
     def delays(self) -> tuple[str, ...]:
@@ -54,7 +62,8 @@ class Picture:
 
 def picture(topology: Topology) -> Picture:
     """The facts to draw: events and lanes in file order, subscriptions before plain queues."""
-    bindings = expand(replace(topology, delay=None)).bindings  # the ladder is a machine of its own, and large
+    # The ladder is a machine of its own, and large; so are the partitions of a subscription.
+    bindings = as_one_queue(topology, expand(replace(topology, delay=None)).bindings)
     order = [*topology.subscriptions, *topology.queues]
     events = []
     for event in topology.events.values():

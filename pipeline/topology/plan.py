@@ -2,7 +2,7 @@
 
 What each kind of step means:
     create      missing on the broker
-    change      there, but different in what can change in place: policies
+    change      there, but different in what can change in place: policies, and the switch of an ordered subscription
     drift       on the broker and not in the files, where it alters what the files say: a binding too many
     immutable   there, but different in what only destruction could change; named, never done
     unmanaged   on the broker and not in the files, and harmless to what they say
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pipeline.topology.expand import POLICY_PRIORITY, binding_key
 from pipeline.topology.model import Binding, BrokerObjects, Exchange, Policy, Queue
+from pipeline.topology.partitions import former_selves, ordered_names, owner_of, superseded
 from pipeline.topology.resolve import POLICY_PREFIX
 from pipeline.topology.scalars import duration_ms
 
@@ -173,16 +174,26 @@ def _bindings(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
         # What somebody else binds to our exchanges is theirs; what is bound to our queues changes what we get.
         if binding.destination in managed and binding_key(binding) not in wanted:
             yield Step("drift", binding, "not in the files", prunable=True)
+    for binding in superseded(desired, actual):
+        yield Step("change", binding, "unbound once the new partitions are bound; workers empty the old ones first")
+    for was, why in former_selves(desired, actual):
+        yield Step("immutable", was, why)
 
 
 def _unmanaged(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
+    ordered = ordered_names(desired)
     for name, exchange in actual.exchanges.items():
         if name not in desired.exchanges:
-            yield Step("unmanaged", exchange, exchange.type)
+            yield Step("unmanaged", exchange, exchange.type, prunable=bool(owner_of(name, ordered)))
     subscriptions = {queue.subscription for queue in desired.queues.values() if queue.subscription}
     for name, queue in actual.queues.items():
         if name not in desired.queues:
-            yield Step("unmanaged", queue, _type(queue), prunable=_was_ours(name, subscriptions))
+            yield Step(
+                "unmanaged",
+                queue,
+                _type(queue),
+                prunable=_was_ours(name, subscriptions) or bool(owner_of(name, ordered)),
+            )
     overriding = {step.name for step in _overriding(desired, actual)}
     for name, policy in actual.policies.items():
         if name not in desired.policies and name not in overriding:

@@ -9,6 +9,7 @@ from pipeline.topology.findings import Findings, Path, did_you_mean
 from pipeline.topology.keys import DEFAULT_CONCURRENCY, DEFAULT_PREFETCH, DEFAULT_TIMEOUT_MS
 from pipeline.topology.ladder import resolve_retry
 from pipeline.topology.model import EventType, Exchange, Queue, RetryPolicy, Subscription
+from pipeline.topology.order import check_order, resolve_order
 from pipeline.topology.resolve import check_definition, check_name, default_exchange
 from pipeline.topology.routing import is_pattern, topic_matches
 
@@ -49,7 +50,9 @@ def resolve_subscriptions(
             delivery_limit=_delivery_limit(entry, retry, path, findings),
             exchange=_exchange(entry, path, exchanges, findings),
             policy=_policy(entry.get("policy", {}), (*path, "policy"), findings),
+            **resolve_order(entry, path, findings),
         )
+        check_order(subscriptions[name], path, exchanges, findings)
         _check_bindings(subscriptions[name], path, exchanges, events, findings)
     return subscriptions
 

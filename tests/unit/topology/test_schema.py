@@ -68,7 +68,8 @@ def _sound(kind: Kind, wrong: bool) -> st.SearchStrategy[Any]:
 def _sound_scalar(kind: ScalarKind) -> st.SearchStrategy[Any]:
     match kind:
         case Text(example=example):
-            return st.sampled_from([example or "name", "m.M:M" if "class" in kind.what else "a1"])
+            another = "m.M:M" if "class" in kind.what else "a1"
+            return st.sampled_from([example or "name", another if re.fullmatch(kind.pattern, another) else example])
         case Flag():
             return st.booleans()
         case Whole(minimum=low, maximum=high):

@@ -1,0 +1,61 @@
+"""Generations of partitions on the broker. In: their names. Out: which there are, whether they are empty, one less.
+
+A generation that is switched on again must be empty: what an earlier time left in it is older than what the one between
+holds, and would come after it.
+"""
+
+from __future__ import annotations
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from pipeline.amqp.declare import DECLARE_TIMEOUT, own_channel
+from pipeline.amqp.management import Management
+from pipeline.errors import ConfigurationError, ObjectMissing
+from pipeline.settings import Settings
+from pipeline.topology.model import Subscription
+from pipeline.topology.partitions import generation, owner_of, partition_queues
+
+
+async def older_partitions(settings: Settings, subscription: Subscription) -> list[str]:
+    """The queues of all other generations of this subscription that are there. Raises: BrokerError."""
+    ours = set(partition_queues(generation(subscription)))
+    async with Management(settings) as management:
+        names = [state.queue.name for state in await management.queues()]
+    return sorted(
+        name
+        for name in names
+        if name not in ours
+        and name[-1].isdecimal()
+        and owner_of(name, [subscription.name])
+        and not name.endswith(".dlq")
+    )
+
+
+async def require_empty(generation_name: str, management: Management, connection: AbstractConnection) -> None:
+    """Nothing may lie in a generation that is about to be switched on. Raises: ConfigurationError, BrokerError."""
+    for name in partition_queues(generation_name):
+        try:
+            async with own_channel(connection) as channel:
+                found = await channel.queue_declare(name, passive=True, timeout=DECLARE_TIMEOUT)
+            held = (await management.queue(name)).held
+        except (ObjectMissing, aiormq.ChannelNotFoundEntity):
+            continue
+        if messages := max(held, found.message_count or 0):
+            raise ConfigurationError(
+                f"{name} still holds {messages} message{'' if messages == 1 else 's'} of an earlier time, which would"
+                " come after newer ones. Let the workers empty it and remove it (`pipeline topology apply --prune`)"
+                " first, or choose another number of partitions"
+            )
+
+
+async def delete_exchange(name: str, connection: AbstractConnection) -> str:
+    """Delete an exchange that nothing is bound to; the reason when it has to stay."""
+    try:
+        async with own_channel(connection) as channel:
+            await channel.exchange_delete(name, if_unused=True, timeout=DECLARE_TIMEOUT)
+    except aiormq.ChannelNotFoundEntity:
+        return ""  # somebody else was faster
+    except aiormq.ChannelPreconditionFailed:
+        return "queues are still bound to it"
+    return ""

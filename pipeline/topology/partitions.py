@@ -1,0 +1,169 @@
+"""Ordered subscriptions on the broker: names, exchanges, queues, bindings. In: a `Subscription`. Out: broker objects.
+
+    events ──bindings──► stock.partitions ──► stock.p8 ──► stock.p8.0 … stock.p8.7 ──(dead)──► stock.dlq
+                           fanout               hashes        single active consumer
+
+The number of partitions is in the names: another number is another *generation* beside the old one, and the binding
+behind `stock.partitions` is the one switch between them. Reasons in docs/decisions/0014-order.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Queue, Subscription, Topology
+from pipeline.topology.routing import queues_reached
+
+DATA = "data."  # what a path into the event's data begins with
+KEY_HEADER = "pipeline-key-"  # and the path: the header that is hashed
+# These attributes travel as headers of their own already.
+ATTRIBUTE_HEADERS: Mapping[str, str] = {"subject": "cloudEvents_subject", "source": "cloudEvents_source"}
+MOST_PARTITIONS = 256
+WEIGHT = "1"  # a binding key of a consistent-hash exchange is the share of its queue
+
+_GENERATION = re.compile(r"(?P<name>.+)\.p(?P<count>[0-9]+)")
+_PARTITION = re.compile(r"(?P<generation>.+\.p[0-9]+)\.(?P<index>[0-9]+)")
+
+
+def entrance(subscription: Subscription) -> str:
+    """The exchange through which everything comes to an ordered subscription."""
+    return f"{subscription.name}.partitions"
+
+
+def generation(subscription: Subscription) -> str:
+    """The exchange that spreads events over the partitions; its name tells how many there are."""
+    return f"{subscription.name}.p{subscription.partitions}"
+
+
+def partition_queues(generation_name: str) -> tuple[str, ...]:
+    """The names of a generation's queues, in order."""
+    match = _GENERATION.fullmatch(generation_name)
+    count = int(match["count"]) if match else 0
+    return tuple(f"{generation_name}.{index}" for index in range(count))
+
+
+def work_queues(subscription: Subscription) -> tuple[str, ...]:
+    """The queues that the subscription's worker consumes: its partitions, or its one work queue."""
+    return partition_queues(generation(subscription)) if subscription.order_by else (subscription.queue,)
+
+
+def hash_header(order_by: str) -> str:
+    """The header that the hash goes by; "" for the routing key."""
+    if order_by.startswith(DATA):
+        return f"{KEY_HEADER}{order_by}"
+    return ATTRIBUTE_HEADERS.get(order_by, "")
+
+
+def ordered_exchanges(subscription: Subscription) -> list[Exchange]:
+    """The entrance and the hashing exchange. Both take messages of other exchanges, the entrance our redrives too."""
+    header = hash_header(subscription.order_by)
+    arguments = {"hash-header": header} if header else {}
+    return [
+        Exchange(entrance(subscription), "fanout"),
+        Exchange(generation(subscription), "x-consistent-hash", arguments=arguments),
+    ]
+
+
+def ordered_queues(subscription: Subscription, arguments: Mapping[str, Any]) -> list[Queue]:
+    """The partitions; `arguments` are what a work queue has anyway."""
+    arguments = {**arguments, "x-single-active-consumer": True}
+    return [
+        Queue(name, arguments=arguments, role="work", subscription=subscription.name)
+        for name in partition_queues(generation(subscription))
+    ]
+
+
+def ordered_bindings(subscription: Subscription, sources: Iterable[tuple[str, str]]) -> list[Binding]:
+    """The bindings from the back to the front, as they are to be made; `sources` are (exchange, binding key)."""
+    name = generation(subscription)
+    return [
+        *(Binding(name, queue, WEIGHT) for queue in partition_queues(name)),
+        Binding(entrance(subscription), name, destination_type="exchange"),
+        *(Binding(source, entrance(subscription), key, "exchange") for source, key in sources),
+    ]
+
+
+def owner_of(exchange_or_queue: str, ordered: Iterable[str]) -> str:
+    """Which of these ordered subscriptions an exchange or partition of any generation belongs to; "" for none."""
+    part = _PARTITION.fullmatch(exchange_or_queue)
+    match = _GENERATION.fullmatch(part["generation"] if part else exchange_or_queue)
+    return match["name"] if match and match["name"] in ordered else ""
+
+
+def is_switch(binding: Binding) -> bool:
+    """Whether it lets events into a generation."""
+    name = binding.source.removesuffix(".partitions")
+    return (
+        name != binding.source
+        and binding.destination_type == "exchange"
+        and owner_of(binding.destination, [name]) == name
+        and not _PARTITION.fullmatch(binding.destination)
+    )
+
+
+def ordered_names(desired: BrokerObjects) -> set[str]:
+    """The ordered subscriptions among the objects."""
+    return {binding.source.removesuffix(".partitions") for binding in desired.bindings if is_switch(binding)}
+
+
+def superseded(desired: BrokerObjects, actual: BrokerObjects) -> list[Binding]:
+    """The switches that are on for generations before: to be taken off once the new one is on."""
+    ordered = ordered_names(desired)
+    return [
+        binding
+        for binding in actual.bindings
+        if is_switch(binding)
+        and binding.source.removesuffix(".partitions") in ordered
+        and binding.destination not in desired.exchanges
+    ]
+
+
+def former_selves(desired: BrokerObjects, actual: BrokerObjects) -> list[tuple[Exchange | Queue, str]]:
+    """What shows that a subscription became ordered, or ceased to be, in place; and why that can't be."""
+    ordered = ordered_names(desired)
+    subscriptions = {queue.subscription for queue in desired.queues.values() if queue.subscription}
+    found: list[tuple[Exchange | Queue, str]] = []
+    for name in sorted(subscriptions):
+        hint = "declare it under another name, and take this one out once its queues are empty"
+        if name in ordered and name in actual.queues:
+            found.append((actual.queues[name], f"{name} was not ordered before and can't become so in place; {hint}"))
+        if name not in ordered and f"{name}.partitions" in actual.exchanges:
+            was = actual.exchanges[f"{name}.partitions"]
+            found.append((was, f"{name} was ordered before and can't stop being so in place; {hint}"))
+    return found
+
+
+def takers(topology: Topology) -> dict[str, tuple[Subscription, ...]]:
+    """The ordered subscriptions that take each event type; types that none takes are not in it."""
+    ordered = [each for each in topology.subscriptions.values() if each.order_by]
+    if not ordered:
+        return {}
+    found = {}
+    for event in topology.events.values():
+        taking = tuple(each for each in ordered if event.name in each.events or _reaches(event, each, topology))
+        if taking:
+            found[event.name] = taking
+    return found
+
+
+def _reaches(event: EventType, subscription: Subscription, topology: Topology) -> bool:
+    bindings = [Binding(subscription.exchange, subscription.name, key) for key in subscription.routing_keys]
+    return bool(queues_reached(event, topology.exchanges, [*topology.bindings, *bindings]) & {subscription.name})
+
+
+def as_one_queue(topology: Topology, bindings: Iterable[Binding]) -> tuple[Binding, ...]:
+    """The bindings, with an ordered subscription's exchanges and partitions as one queue of its name."""
+    ordered = [each for each in topology.subscriptions.values() if each.order_by]
+    inner = {name for each in ordered for name in (entrance(each), generation(each))}
+    into = {entrance(each): each.name for each in ordered}
+    seen = []
+    for binding in bindings:
+        if binding.source in inner:
+            continue
+        if binding.destination_type == "exchange" and binding.destination in into:
+            binding = replace(binding, destination=into[binding.destination], destination_type="queue")
+        seen.append(binding)
+    return tuple(seen)
