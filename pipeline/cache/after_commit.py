@@ -38,7 +38,7 @@ class AfterCommit:
 
     async def run(self) -> None:
         """Write what is added, until `end`."""
-        while not self._ending:
+        while self._waiting or not self._ending:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
