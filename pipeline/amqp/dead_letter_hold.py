@@ -39,11 +39,15 @@ WINDOWS_PER_CHANNEL = 24
 
 
 class Hold:
-    """Messages taken and not settled. `since` is when it began, on the monotonic clock."""
+    """Messages taken and not settled. `since` is when it began, on the monotonic clock.
 
-    def __init__(self, lane: Lane, queue: str) -> None:
+    `quiet` is how many seconds without a delivery make it ask whether the queue has become shorter.
+    """
+
+    def __init__(self, lane: Lane, queue: str, quiet: float = QUIET) -> None:
         self._lane = lane
         self._queue = queue
+        self._quiet = quiet
         self._readers: list[_Reader] = []
         self._window = FIRST_WINDOW
         self.since = time.monotonic()
@@ -107,7 +111,7 @@ class Hold:
 
     async def _reader(self) -> _Reader:
         if not self._readers or self._readers[-1].windows >= WINDOWS_PER_CHANNEL:
-            reader = _Reader(self._lane, self._queue, len(self._readers))
+            reader = _Reader(self._lane, self._queue, len(self._readers), self._quiet)
             await reader.open()
             self._readers.append(reader)
         return self._readers[-1]
@@ -116,10 +120,11 @@ class Hold:
 class _Reader:
     """One channel that holds: a consumer for each window (frames.ChannelSink)."""
 
-    def __init__(self, lane: Lane, queue: str, number: int) -> None:
+    def __init__(self, lane: Lane, queue: str, number: int, quiet: float) -> None:
         self._lane = lane
         self._queue = queue
         self._number = number
+        self._quiet = quiet
         self._arrived: list[Delivery] = []
         self._woken = asyncio.Event()
         self._ledger = AckLedger()
@@ -160,7 +165,7 @@ class _Reader:
         while len(self._arrived) < wanted:
             self._woken.clear()
             try:
-                async with asyncio.timeout(QUIET):
+                async with asyncio.timeout(self._quiet):
                     await self._woken.wait()
             except TimeoutError:
                 ready, _ = await queue_lengths(self._lane, self._queue)
