@@ -129,8 +129,8 @@ class Acceptor:
                     continue
                 answers.append(answer)
                 waiting += len(new)
-                accepted |= new
-                known |= {event.id: print_ for event, print_ in call.events if event.id in new}
+                accepted |= {event_id: event for event_id, (event, _) in new.items()}
+                known |= {event_id: fingerprint for event_id, (_, fingerprint) in new.items()}
             if accepted:
                 late = self._insert(connection, accepted, known)
                 if late:  # another process has accepted them at the same time, and was first
@@ -175,15 +175,14 @@ class Acceptor:
         return int(waiting)
 
 
-def _compare(call: _Call, known: dict[str, bytes]) -> tuple[list[Acceptance], dict[str, NewEvent]]:
-    """What each event is, given what is known, and those that are new."""
+def _compare(call: _Call, known: dict[str, bytes]) -> tuple[list[Acceptance], dict[str, tuple[NewEvent, bytes]]]:
+    """What each event is, given the fingerprints that are known, and those that are new."""
     answer: list[Acceptance] = []
-    new: dict[str, NewEvent] = {}
-    prints: dict[str, bytes] = {}
+    new: dict[str, tuple[NewEvent, bytes]] = {}
     for event, fingerprint in call.events:
-        before = known.get(event.id) or prints.get(event.id)
+        before = known.get(event.id) or (new[event.id][1] if event.id in new else None)
         if before is None:
-            new[event.id], prints[event.id] = event, fingerprint
+            new[event.id] = event, fingerprint
             answer.append(Acceptance.ACCEPTED)
         else:
             answer.append(Acceptance.REPEATED if before == fingerprint else Acceptance.CONFLICT)

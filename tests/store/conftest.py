@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from pipeline.store import Effects, Store, Write
+from pipeline.store.producer import ProducerStore
 from tests.store.models import TABLES
 from tests.store.places import Place, PostgresDatabase, SqliteFile
 from tests.support.postgres import Databases, Server
@@ -88,6 +89,19 @@ def url(place: Place) -> str:
 @pytest.fixture
 async def store(place: Place) -> AsyncIterator[Store]:
     opened = await Store.open(place.url, "payments", TABLES)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def producer_url(place: Place) -> str:
+    """Of the producer's store, in the file or database that `look` looks into."""
+    return place.url.replace("{subscription}", "payments")
+
+
+@pytest.fixture
+async def producer(producer_url: str) -> AsyncIterator[ProducerStore]:
+    opened = await ProducerStore.open(producer_url)
     yield opened
     await opened.close()
 

@@ -147,7 +147,8 @@ class PostgresDatabase:
 
     @contextmanager
     def locked(self) -> Iterator[Lock]:
-        with self.holding("LOCK TABLE pipeline_inbox IN EXCLUSIVE MODE") as lock:
+        producer = "pipeline_event, " if self.look("SELECT to_regclass('pipeline_event')") != [(None,)] else ""
+        with self.holding(f"LOCK TABLE {producer}pipeline_inbox IN EXCLUSIVE MODE") as lock:
             yield lock
 
     @contextmanager
