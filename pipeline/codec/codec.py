@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -23,22 +23,25 @@ from pipeline.codec.envelope import (
     event_type,
     extensions,
 )
+from pipeline.codec.order_key import KeyWriter
 from pipeline.codec.payload import Payload, any_json, from_declaration
 from pipeline.errors import InvalidPayload, PayloadTooLarge, UndecodableBody, UnknownEventType, Unroutable
 from pipeline.event import NO_EXTENSIONS, AnyEvent, Event
 from pipeline.message import Delivery, Message
 from pipeline.topology.expand import expand
-from pipeline.topology.model import EventType, Topology
+from pipeline.topology.model import EventType, Subscription, Topology
+from pipeline.topology.partitions import takers
 from pipeline.topology.routing import queues_reached
 
 
 class _TypeCodec:
     """One event type: where it goes, what its data is, how its envelope is written."""
 
-    __slots__ = ("declared", "payload", "writer")
+    __slots__ = ("declared", "keys", "payload", "writer")
 
-    def __init__(self, declared: EventType) -> None:
+    def __init__(self, declared: EventType, ordered: Sequence[Subscription]) -> None:
         self.declared = declared
+        self.keys = KeyWriter(declared.name, ordered) or None  # other types pay nothing
         self.payload: Payload = from_declaration(declared)
         self.writer = EnvelopeWriter(declared.name)
 
@@ -51,6 +54,7 @@ class Codec:
         self._declared: Mapping[str, EventType] = topology.events
         self._taken: dict[str, bool] = {}  # by event type: whether some queue would take it
         self._types: dict[str, _TypeCodec] = {}
+        self._ordered: Mapping[str, Sequence[Subscription]] | None = None
         self._max_body = max_body
         self._any = any_json()
 
@@ -62,7 +66,9 @@ class Codec:
                 near = difflib.get_close_matches(name, self._declared, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else "; declare it under `events:` in the topology file"
                 raise UnknownEventType(f"event type {name!r} is not in the topology{hint}")
-            known = self._types[name] = _TypeCodec(declared)
+            if self._ordered is None:
+                self._ordered = takers(self._topology)
+            known = self._types[name] = _TypeCodec(declared, self._ordered.get(name, ()))
         return known
 
     def payload(self, event_type: str) -> Payload:
@@ -115,11 +121,11 @@ class Codec:
                 f"event {event.id} of type {event.type!r}: {len(body)} bytes of data; at most {self._max_body} are "
                 "taken (PIPELINE_MAX_BODY)"
             )
+        keys = kind.keys.headers(event, body) if kind.keys else b""
         if kind.declared.compress_over and len(body) > kind.declared.compress_over:
             encoding, body = ZSTD, compress(body)
-        return Message(
-            kind.declared.exchange, kind.declared.routing_key, body, kind.writer.write(event, encoding), event.id
-        )
+        properties = kind.writer.write(event, encoding, keys)
+        return Message(kind.declared.exchange, kind.declared.routing_key, body, properties, event.id)
 
     def decode(self, delivery: Delivery, payload: Payload | None = None) -> AnyEvent:
         """The event in `delivery`, its data read as `payload` (default: what the topology declares for its type).

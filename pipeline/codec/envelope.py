@@ -53,14 +53,14 @@ class EnvelopeWriter:
         self._sources: dict[str, bytes] = {}
         self._content_types = {JSON: short_string(JSON)}
 
-    def write(self, event: AnyEvent, encoding: str = "") -> bytes:
-        """The encoded properties. Raises: InvalidPayload when an attribute can't travel."""
+    def write(self, event: AnyEvent, encoding: str = "", more: bytes = b"") -> bytes:
+        """The encoded properties; `more` are encoded headers. Raises: InvalidPayload when an attribute can't travel."""
         try:
             time = event.time.isoformat().encode()
             fixed = self._sources.get(event.source)
             if fixed is None:
                 fixed = self._remember(event.source)
-            table = b"".join((fixed, _TIME, _u32.pack(len(time)), time, self._optional(event)))
+            table = b"".join((fixed, _TIME, _u32.pack(len(time)), time, self._optional(event), more))
             message_id = event.id.encode()
             if not 0 < len(message_id) <= LONGEST_ID or not event.id.isprintable():
                 raise ValueError("the id must be 1 to 255 bytes of printable text")
