@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import accounts, broker, consumers, db, delayed, dlq, outbox, publish, topology, worker
+from pipeline.cli import accounts, broker, consumers, db, delayed, dlq, outbox, publish, scheduler, topology, worker
 from pipeline.cli.common import guarded
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(worker.app, name="worker")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(delayed.app, name="delayed")
+app.add_typer(scheduler.app, name="scheduler")
 app.add_typer(broker.app, name="broker")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(db.app, name="db")
