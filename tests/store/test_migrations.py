@@ -26,8 +26,8 @@ SCHEMA = {
     "sqlite": ["SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"],
     "postgresql": [
         (
-            "SELECT format('%s.%s %s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,"
-            " a.attidentity, l.collname) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+            "SELECT format('%s.%s %s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),"
+            " a.attnotnull, a.attidentity, l.collname) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
             " LEFT JOIN pg_collation l ON l.oid = a.attcollation"
             " WHERE a.attnum > 0 AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
         ),
