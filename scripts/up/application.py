@@ -50,8 +50,12 @@ class Application:
         )
 
     def relay(self) -> ProcessBox:
-        """Outbox → broker."""
-        return self._box("relay", ["outbox", "relay"], ready=_yes)
+        """Outbox → broker. The gateways have one each as well; whoever has the lease publishes."""
+
+        async def ready() -> bool:
+            return await ask.relaying(self.place.secret("producer-db_url"))
+
+        return self._box("relay", ["outbox", "relay", "--json"], ready)
 
     def worker(self, subscription: str) -> ProcessBox:
         """One subscription's worker."""
@@ -94,10 +98,6 @@ def environment(place: Place, topology: Path, subscriptions: Sequence[str]) -> d
         "PIPELINE_TOPOLOGY": str(topology.absolute()),
         **{f"PIPELINE_{name}_FILE": str(place.secret_file(secret)) for name, secret in files.items()},
     }
-
-
-async def _yes() -> bool:
-    return True
 
 
 def _keep_key(place: Place, printed: str) -> None:

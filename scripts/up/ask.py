@@ -12,8 +12,11 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from pipeline.broker.address import LOOPBACK
+from pipeline.broker.processes import is_alive
+from pipeline.outbox.relay import LEASE
 
 TIMEOUT = 3.0  # s
+FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 Question = Callable[[], Awaitable[bool]]
 
 
@@ -21,14 +24,30 @@ async def postgres(url: str) -> bool:
     """Whether a login to the database gets an answer to a query."""
     try:
         connection = await asyncpg.connect(url, timeout=TIMEOUT)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except FAULTS:
         return False
     try:
         return bool(await connection.fetchval("SELECT 1", timeout=TIMEOUT) == 1)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except FAULTS:
         return False
     finally:
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*FAULTS):
+            await connection.close(timeout=TIMEOUT)
+
+
+async def relaying(url: str) -> bool:
+    """Whether a relay that lives has the lease of the outbox in the producer's database."""
+    try:
+        connection = await asyncpg.connect(url, timeout=TIMEOUT)
+    except FAULTS:
+        return False
+    try:
+        holder = await connection.fetchval("SELECT holder FROM pipeline_lease WHERE name = $1", LEASE, timeout=TIMEOUT)
+        return holder is not None and is_alive(int(holder.split()[1]))
+    except FAULTS:
+        return False
+    finally:
+        with suppress(*FAULTS):
             await connection.close(timeout=TIMEOUT)
 
 

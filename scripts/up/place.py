@@ -46,6 +46,10 @@ class Place:
         """Where the secret is."""
         return private_folder(self.folder / "secrets") / name
 
+    def hold(self, name: str) -> Path:
+        """While this file is there, the supervisor does not start the box again."""
+        return private_folder(self.folder / "hold") / name
+
     @property
     def log(self) -> Path:
         """The one log."""

@@ -148,10 +148,16 @@ class Supervisor:
             pause = FIRST_PAUSE if lived > HEALTHY else pause
             self._journal.say(box.name, f"ended after {lived:.1f} s ({state.ended}); again in {pause:.1f} s")
             await box.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+            await self._pause(pause)
+            while self._place.hold(box.name).exists() and not self._stopping.is_set():
+                await self._pause(ASK_EVERY)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless everything is to end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _until_ready(self, box: Box, waiting: asyncio.Task[str], began: float) -> None:
         while not waiting.done():

@@ -1,0 +1,79 @@
+"""`make chaos`: a picture of its own, minutes of load, every box killed again and again. Exit code 0 if all is kept."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from scripts.chaos.story import BOXES, Told, tell
+from scripts.up import control
+from scripts.up.place import PROJECT, Place, open_place
+
+KEPT = (
+    "gateway-1",
+    "gateway-2",
+    "broker",
+    "payments-cache",
+    "payments-db",
+    "payments-worker",
+    "relay",
+)  # no request fails
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--rate", type=float, default=100, help="requests a second")
+    parser.add_argument("--gone", type=float, default=5, help="seconds a box is kept away")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    arguments = parser.parse_args()
+    place = open_place(PROJECT / ".pipeline" / "chaos" / str(arguments.seed))
+    print(f"seed {arguments.seed}, {arguments.minutes:g} minutes at {arguments.rate:g} requests/s, log in {place.log}")
+    control.up(place, ["--folder", str(place.folder), "--port", "0"])
+    try:
+        told = asyncio.run(_tell(place, arguments))
+    finally:
+        control.down(place)
+    return report(told, place.folder)
+
+
+async def _tell(place: Place, arguments: argparse.Namespace) -> Told:
+    dice = random.Random(arguments.seed)
+    until = time.monotonic() + arguments.minutes * 60
+
+    def boxes() -> list[str]:
+        return dice.sample((*BOXES, "gateway-2"), len(BOXES) + 1)
+
+    def rounds() -> list[str]:
+        each = (arguments.gone + 10) * (len(BOXES) + 1)
+        return [box for _ in range(max(1, int((until - time.monotonic()) / each))) for box in boxes()]
+
+    return await tell(place, arguments.rate, rounds(), arguments.gone, 2.0, lambda words: print(words, flush=True))
+
+
+def report(told: Told, folder: Path) -> int:
+    """Say what was found; the exit code."""
+    books = told.books
+    print(f"{books.accepted} requests accepted, {books.events} events")
+    for name, count in books.processed.items():
+        print(f"  {name:<12} {count} processed, {books.dead[name]} dead letters")
+    for words in books.wrong[:20]:
+        print(f"  WRONG: {words}")
+    failed = {loss.box: len(loss.failed) for loss in told.losses if loss.box in KEPT and loss.failed}
+    for box, count in failed.items():
+        print(f"  WRONG: {count} requests failed while {box} was gone")
+    if books.wrong or failed:
+        return 1
+    print("every accepted event was processed or dead-lettered, once, in every subscription")
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
