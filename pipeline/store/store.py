@@ -36,6 +36,7 @@ from pipeline.store.failures import (
     write_failures,
 )
 from pipeline.store.opening import open_database
+from pipeline.store.ordered import OrderedStore
 from pipeline.store.tables import INBOX, OUTBOX, RESULT
 from pipeline.store.times import as_time
 from pipeline.store.transaction import Committer, unstorable
@@ -187,6 +188,10 @@ class Store:
         )
         (row,) = await self._read(select(*counted))
         return Counts(*row)
+
+    def ordered(self) -> OrderedStore:
+        """What an ordered subscription needs beside this; it is closed with this one."""
+        return OrderedStore(self._database, self._subscription)
 
     async def close(self) -> None:
         """Wait for what is under way and close all connections."""

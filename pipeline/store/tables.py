@@ -6,7 +6,7 @@ readable in any tool, sortable, and the same in every kind of database.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 PREFIX = "pipeline_"
 METADATA = MetaData()
@@ -92,5 +92,35 @@ SUBSCRIPTION = Table(
     Column("subscription", KEY, primary_key=True),
     Column("consumer", KEY, primary_key=True),
     Column("event_type", KEY, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+# Who may commit for a partition of an ordered subscription: the epoch grows with each owner, a commit names its own.
+PARTITION = Table(
+    f"{PREFIX}partition",
+    METADATA,
+    Column("subscription", KEY, primary_key=True),
+    Column("partition", KEY, primary_key=True),  # the queue's name
+    Column("epoch", Integer, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("taken_at", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Events of ordered subscriptions that failed and are not processed: their attempts, that they are dead, and their place
+# in the line of a parked key.
+LINE = Table(
+    f"{PREFIX}line",
+    METADATA,
+    Column("subscription", KEY, primary_key=True),
+    Column("event_id", KEY, primary_key=True),
+    Column("key", KEY, nullable=False),
+    Column("state", Text, nullable=False),  # retrying | dead | parked
+    Column("place", Integer, nullable=False),  # among those of its key, from 1; 0 holds nobody up
+    Column("attempt", Integer, nullable=False),  # that failed last, from 1
+    Column("redrives", Integer, nullable=False),  # of the copy that this is about
+    Column("next_at", Text),  # when it is tried again; none unless retrying
+    Column("at", KEY, nullable=False),
+    Index(f"{PREFIX}line_key", "subscription", "key", "place"),
     sqlite_with_rowid=False,
 )

@@ -27,7 +27,7 @@ Rejected: TypeAlias = dict[str, RowRejected]
 REASON_LENGTH = 500  # characters of a database's message worth keeping
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The database refused something of what was written; `str()` is its reason."""
 
 
@@ -71,13 +71,13 @@ class Committer:
         try:
             self._transaction(connection, events, report, self._in_one_piece)
             return
-        except _Refused as refused:
+        except Refused as refused:
             if len(events) == 1:
-                report.rejected[events[0].event_id] = _rejected(events[0], refused)
+                report.rejected[events[0].event_id] = refusal(events[0], refused)
                 return
         try:
             self._transaction(connection, events, report, self._in_halves)
-        except _Refused:
+        except Refused:
             for half in _halves(events):
                 self._commit(connection, half, report)
 
@@ -100,7 +100,7 @@ class Committer:
                 if rejected:
                     self._release(connection, rejected)
                 transaction.commit()
-        except _Refused:
+        except Refused:
             transaction.rollback()
             connection.connection.rollback()  # SQLAlchemy sends no ROLLBACK after a COMMIT that failed
             raise
@@ -119,11 +119,11 @@ class Committer:
             savepoint = connection.begin_nested()
             try:
                 self._in_one_piece(connection, half, at)
-            except _Refused as refused:
+            except Refused as refused:
                 with self._their_part():  # there is no savepoint left if the database has rolled back everything
                     savepoint.rollback()
                 if len(half) == 1:
-                    rejected[half[0].event_id] = _rejected(half[0], refused)
+                    rejected[half[0].event_id] = refusal(half[0], refused)
                 else:
                     rejected.update(self._in_halves(connection, half, at))
             else:
@@ -158,10 +158,10 @@ class Committer:
         """Errors of what handlers wrote: refused, unless the database is in trouble."""
         try:
             yield
-        except _Refused:
+        except Refused:
             raise
         except Exception as error:  # a handler's values may fail in any way when they are converted
-            raise self._database.fault(error) or _Refused(_reason(error)) from error
+            raise self._database.fault(error) or Refused(_reason(error)) from error
 
     @contextmanager
     def _our_part(self) -> Iterator[None]:
@@ -169,7 +169,7 @@ class Committer:
         try:
             yield
         except (IntegrityError, RowRejected) as error:
-            raise _Refused(_reason(error)) from error
+            raise Refused(_reason(error)) from error
         except Exception as error:
             if (fault := self._database.fault(error)) is not None:
                 raise fault from error
@@ -197,7 +197,8 @@ def _halves(events: list[Effects]) -> tuple[list[Effects], ...]:
     return (events[:middle], events[middle:]) if middle else (events,)
 
 
-def _rejected(event: Effects, refused: _Refused) -> RowRejected:
+def refusal(event: Effects, refused: Refused) -> RowRejected:
+    """What its event is told."""
     return RowRejected(
         f"event {event.event_id} ({event.event_type}): the database refused its rows: {refused};"
         " nothing of it was written"

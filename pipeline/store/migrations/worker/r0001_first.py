@@ -73,6 +73,27 @@ def upgrade() -> None:
         sa.Column("consumer", KEY, primary_key=True),
         sa.Column("event_type", KEY, primary_key=True),
     )
+    _table(
+        "pipeline_partition",
+        sa.Column("subscription", KEY, primary_key=True),
+        sa.Column("partition", KEY, primary_key=True),
+        sa.Column("epoch", sa.Integer, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("taken_at", sa.Text, nullable=False),
+    )
+    _table(
+        "pipeline_line",
+        sa.Column("subscription", KEY, primary_key=True),
+        sa.Column("event_id", KEY, primary_key=True),
+        sa.Column("key", KEY, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("place", sa.Integer, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("redrives", sa.Integer, nullable=False),
+        sa.Column("next_at", sa.Text),
+        sa.Column("at", KEY, nullable=False),
+    )
+    op.create_index("pipeline_line_key", "pipeline_line", ["subscription", "key", "place"], if_not_exists=True)
 
 
 def _table(name: str, *columns: sa.Column[object]) -> None:
