@@ -23,10 +23,39 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = _open(path)
-        self._tails: list[asyncio.Task[None]] = []
+        self._tails: list[tuple[str, Tail]] = []
+        self._following: asyncio.Task[None] | None = None
 
     def say(self, box: str, words: str) -> None:
-        """One line."""
+        """One line, behind what the boxes wrote before it."""
+        self._catch_up()
+        self._write(box, words)
+
+    def follow(self, box: str, path: Path) -> None:
+        """From now on, what is written into the file comes into the log."""
+        self._tails.append((box, Tail(path)))
+        if self._following is None:
+            self._following = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Take in what was written last, and end."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        self._catch_up()
+        self._file.close()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(POLL)
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        for box, tail in self._tails:
+            for line in tail.lines():
+                self._write(box, line)
+
+    def _write(self, box: str, words: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
         self._file.write(f"{now}Z {box:<{WIDTH}} | {words}\n")
         self._file.flush()
@@ -34,24 +63,6 @@ class Journal:
             self._file.close()
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
             self._file = _open(self._path)
-
-    def follow(self, box: str, path: Path) -> None:
-        """From now on, what is written into the file comes into the log."""
-        self._tails.append(asyncio.create_task(self._take_in(box, Tail(path))))
-
-    async def close(self) -> None:
-        """Take in what was written last, and end."""
-        await asyncio.sleep(POLL * 2)
-        for tail in self._tails:
-            tail.cancel()
-        await asyncio.gather(*self._tails, return_exceptions=True)
-        self._file.close()
-
-    async def _take_in(self, box: str, tail: Tail) -> None:
-        while True:
-            await asyncio.sleep(POLL)
-            for line in tail.lines():
-                self.say(box, line)
 
 
 def _open(path: Path) -> TextIO:
