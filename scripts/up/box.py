@@ -138,9 +138,8 @@ class BrokerBox:
 
     @property
     def output(self) -> Path:
-        """The node's log, or where it will be."""
-        logs = sorted((self.node.folder / "log").glob("pipeline-*@localhost.log"))
-        return logs[0] if logs else self.node.folder / "log" / "output.log"
+        """The node's log; the file itself is named for the node, which has no name before its first start."""
+        return self.place.folder / "broker.log"
 
     async def start(self) -> int:
         """Start it; it is ready then."""
@@ -148,6 +147,8 @@ class BrokerBox:
         self.place.secret("amqp_url", address.amqp_url)
         self.place.secret("management_url", address.management_url)
         self.pid = address.pid
+        if not self.output.is_symlink():
+            self.output.symlink_to(self.node.folder / "log" / f"{address.nodename}.log")
         return self.pid
 
     async def is_ready(self) -> bool:
