@@ -7,7 +7,7 @@ have one each: a cache that is full, or a replica that takes no writes, still an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -46,6 +46,7 @@ class CacheServer:
         self._cache = _open(url)
         self._reading = Breaker(FAILURES, PAUSE)
         self._writing = Breaker(FAILURES, PAUSE)
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def get(self, key: str) -> object:
         """What is kept under the key, None for nothing. Raises: CacheDown."""
@@ -79,19 +80,19 @@ class CacheServer:
     async def close(self) -> None:
         """End its connections. Never fails."""
         try:
-            async with asyncio.timeout(TIMEOUT):
-                await self._cache.close()
+            if self._under_way:
+                await asyncio.wait(self._under_way, timeout=4 * TIMEOUT)
+            await self._in_time(self._cache.close())
         except Exception as error:  # noqa: BLE001 - whatever a dead server makes of it
             log.debug("the cache was not closed in order", cache=self.name, error=_reason(error))
 
-    async def _call(self, breaker: Breaker, work: Callable[[], Awaitable[T]]) -> T:
+    async def _call(self, breaker: Breaker, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if not breaker.allows():
             raise CacheDown(breaker.error)
         self.calls += 1
         was_open = breaker.is_open
         try:
-            async with asyncio.timeout(TIMEOUT):
-                answer = await work()
+            answer = await self._in_time(work())
         except Exception as error:  # of the client library, of its connection, of the server's refusal
             reason = f"{self.name}: {_reason(error)}"
             if breaker.failed(reason):
@@ -101,6 +102,25 @@ class CacheServer:
         if was_open:
             log.info("the cache is back", cache=self.name)
         return answer
+
+    async def _in_time(self, call: Coroutine[Any, Any, T]) -> T:
+        """What the call gives. Raises: TimeoutError when it takes too long; what it raises.
+
+        It is not cancelled, neither then nor with its caller: the client library would leave a connection that is half
+        open. It ends by timeouts of its own.
+        """
+        task = asyncio.create_task(call)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=TIMEOUT)
+        if not done:
+            raise TimeoutError
+        return task.result()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, though nobody may wait for it any more
 
 
 def check_url(url: str) -> None:

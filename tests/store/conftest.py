@@ -13,9 +13,11 @@ import pytest
 
 from pipeline.store import Effects, Store, Write
 from pipeline.store.producer import ProducerStore
+from tests.store.cached import Open, Shop, shop_at
 from tests.store.models import TABLES
 from tests.store.places import Place, PostgresDatabase, SqliteFile
 from tests.support.postgres import Databases, Server
+from tests.support.redis import RedisServer
 
 Look: TypeAlias = Callable[..., list[tuple[Any, ...]]]
 NUMBERS = count(1)
@@ -110,6 +112,26 @@ async def producer(producer_url: str) -> AsyncIterator[ProducerStore]:
 def look(place: Place) -> Look:
     """Rows of a query, or the effect of a statement, through a connection of its own."""
     return place.look
+
+
+@pytest.fixture
+async def opened_shops() -> AsyncIterator[list[Shop]]:
+    """Shops to close at the end."""
+    shops: list[Shop] = []
+    yield shops
+    for shop in shops:
+        await shop.close()
+
+
+@pytest.fixture
+def open_shop(opened_shops: list[Shop], redis_server: RedisServer) -> Open:
+    """A shop at a database; its cache is the test's Redis unless another is named."""
+
+    async def make(url: str, *event_ids: str, cache_url: str = "", **more: Any) -> Shop:
+        opened_shops.append(await shop_at(url, cache_url or redis_server.url, *event_ids, **more))
+        return opened_shops[-1]
+
+    return make
 
 
 def effects(*writes: Write, event_id: str = "", **more: Any) -> Effects:
