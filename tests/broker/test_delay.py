@@ -1,0 +1,213 @@
+"""The delay ladder on a real broker: late by little, never early, and nothing of it stands in another's way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+
+from pipeline.amqp.consumer import Consumer
+from pipeline.amqp.publisher import Publisher
+from pipeline.delayed import cancel, look
+from pipeline.errors import ObjectMissing
+from pipeline.event import Event, utc_now
+from pipeline.message import Delivery
+from pipeline.settings import Settings
+from tests.support.broker import TestVhost, manage
+from tests.support.consuming import consuming, take
+from tests.support.rabbit import rabbit
+from tests.support.topologies import applied, planned, settings_of, short, topology_of, until
+
+FILE = """\
+exchanges: {events: {}}
+events: {order.due: {}, order.seen: {}}
+subscriptions:
+  work: {events: [order.due]}
+  audit: {routing_keys: ["order.*"], exchange: events}
+delay: {max: 10m}
+"""
+TOPOLOGY = topology_of(FILE)
+
+
+@pytest.fixture
+def settings(vhost: TestVhost) -> Settings:
+    """Settings of the test's virtual host."""
+    return settings_of(vhost)
+
+
+@pytest_asyncio.fixture
+async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
+    """A publisher; the topology is applied."""
+    assert (await applied(settings, TOPOLOGY)).exit_code == 0
+    async with Publisher(TOPOLOGY, settings) as publisher:
+        yield publisher
+
+
+def ids(deliveries: list[Delivery]) -> list[str]:
+    """Their event ids."""
+    return [each.properties.message_id for each in deliveries]
+
+
+async def test_the_applied_ladder_is_just_what_the_files_say(publisher: Publisher, settings: Settings) -> None:
+    assert short(await planned(settings, TOPOLOGY)) == []
+
+
+async def test_an_event_is_routed_by_its_own_key_when_it_is_due(publisher: Publisher, settings: Settings) -> None:
+    # When an event is published for later
+    began = time.time()
+    await publisher.publish("order.due", {"n": 1}, id="e1", after=timedelta(seconds=2))
+    await publisher.publish("order.seen", {"n": 2}, id="e2", after=1)
+
+    # Then everybody who takes its key gets it, not before
+    async with consuming(settings) as work, consuming(settings, queue="audit") as audit:
+        (due,) = await take(work, 1)
+        assert time.time() >= began + 2
+        assert due.properties.message_id == "e1"
+        assert due.routing_key == "order.due"
+        assert publisher.codec.decode(due).data == {"n": 1}
+        assert publisher.codec.decode(due).extensions == {}
+        assert sorted(ids(await take(audit, 2))) == ["e1", "e2"]
+
+
+async def test_a_short_wait_does_not_stand_behind_a_long_one(publisher: Publisher, settings: Settings) -> None:
+    # Given long waits that came first, on every level
+    for seconds in range(100, 120):
+        await publisher.publish("order.due", {}, id=f"long-{seconds}", after=seconds)
+
+    # When a short one follows
+    await publisher.publish("order.due", {}, id="short", after=1)
+
+    # Then it comes first
+    async with consuming(settings) as work:
+        assert ids(await take(work, 1)) == ["short"]
+    assert len(await look(settings, TOPOLOGY)) == 20
+
+
+async def test_what_has_passed_is_published_at_once(publisher: Publisher, settings: Settings) -> None:
+    await publisher.publish("order.due", {}, id="past", at=utc_now() - timedelta(days=1))
+    await publisher.publish_many([Event("order.due", {}, "now-1"), Event("order.due", {}, "now-2")], after=0)
+
+    async with consuming(settings) as work:
+        arrived = await take(work, 3)
+    assert sorted(ids(arrived)) == ["now-1", "now-2", "past"]
+    assert [name for name in arrived[0].properties.headers if name.startswith("pipeline-")] == []
+
+
+async def test_a_look_shows_what_waits_and_changes_nothing(publisher: Publisher, settings: Settings) -> None:
+    # Given events that wait
+    soon = utc_now() + timedelta(seconds=3)
+    await publisher.publish("order.seen", {}, id="later", after=300)
+    await publisher.publish("order.due", {"n": 1}, id="soon", at=soon)
+    await publisher.publish("order.due", {}, id="last", after=500)
+
+    # When they are looked at, twice, and by two at once
+    first, second, third = [
+        await look(settings, TOPOLOGY),
+        *(await asyncio.gather(look(settings, TOPOLOGY), look(settings, TOPOLOGY))),
+    ]
+
+    # Then everybody sees all, the soonest first
+    assert [each.id for each in first] == ["soon", "later", "last"]
+    assert first == second == third
+    assert (first[0].type, first[0].due, first[0].to, first[0].is_retry) == ("order.due", soon, "events", False)
+    assert [each.id for each in await look(settings, TOPOLOGY, ["order.seen"])] == ["later"]
+
+    # and what is due comes
+    async with consuming(settings) as work:
+        assert ids(await take(work, 1)) == ["soon"]
+        assert utc_now() >= soon
+
+
+async def test_looks_at_events_that_fall_due_lose_none_and_make_none_early(
+    publisher: Publisher, settings: Settings
+) -> None:
+    # Given events that fall due all the time
+    due = {f"e{number}": time.time() + 1 + number / 50 for number in range(150)}
+    for event_id, moment in due.items():
+        await publisher.publish("order.due", {}, id=event_id, after=moment - time.time())
+
+    # When somebody looks again and again
+    looks = 0
+    arrived: list[Delivery] = []
+    early: list[str] = []
+
+    async def collect(work: Consumer) -> None:
+        while len(arrived) < len(due):
+            batch = await work.arrived()
+            now = time.time()
+            early.extend(each for each in ids(batch) if now < due[each])
+            arrived.extend(batch)
+            work.settle(batch)
+
+    async with consuming(settings) as work:
+        collecting = asyncio.create_task(collect(work))
+        while not collecting.done():
+            await look(settings, TOPOLOGY)
+            looks += 1
+        await collecting
+
+    # Then each came, once, and not before its time
+    assert looks > 3
+    assert early == []
+    assert Counter(ids(arrived)) == Counter(dict.fromkeys(due, 1))
+
+
+async def test_a_cancelled_event_does_not_come_and_its_neighbours_do(
+    publisher: Publisher, settings: Settings, vhost: TestVhost
+) -> None:
+    # Given three events that wait
+    for event_id in ("a", "b", "c"):
+        await publisher.publish("order.due", {}, id=event_id, after=3)
+
+    # When one is cancelled
+    done = await cancel(settings, TOPOLOGY, "b")
+
+    # Then it is taken out, the others come, and cancelling what is not there any more says so
+    assert [each.id for each in done.cancelled] == ["b"]
+    assert [each.id for each in await look(settings, TOPOLOGY)] == ["a", "c"]
+    async with consuming(settings) as work:
+        assert sorted(ids(await take(work, 2))) == ["a", "c"]
+    for gone in ("a", "b", "never"):
+        assert (await cancel(settings, TOPOLOGY, gone)).cancelled == ()
+    async with rabbit(vhost) as seen:
+        assert sorted(str(each.message_id) for each in await seen.take("work")) == ["a", "c"]
+
+
+async def test_an_event_that_waits_twice_is_cancelled_as_one(publisher: Publisher, settings: Settings) -> None:
+    await publisher.publish("order.due", {}, id="twice", after=100)
+    await publisher.publish("order.due", {}, id="twice", after=200)
+
+    done = await cancel(settings, TOPOLOGY, "twice")
+
+    assert [each.id for each in done.cancelled] == ["twice", "twice"]
+    assert await look(settings, TOPOLOGY) == []
+
+
+async def test_an_event_without_a_taker_when_it_is_due_is_kept(
+    publisher: Publisher, settings: Settings, vhost: TestVhost
+) -> None:
+    # Given an event whose takers go while it waits
+    await publisher.publish("order.seen", {}, id="kept", after=1)
+    async with rabbit(vhost) as seen:
+        await (await seen.channel.get_queue("audit")).unbind("events", "order.*")
+
+    # When it is due
+    async def undeliverable() -> bool:
+        found = manage(vhost.management_url, "GET", f"/api/queues/{vhost.name}/pipeline.delay.1s")
+        assert isinstance(found, dict)
+        return bool(found.get("messages_dlx") == 1)
+
+    # Then the ladder has it still: RabbitMQ tries again every three minutes
+    await until(undeliverable, "an event that RabbitMQ can't hand on")
+
+
+async def test_a_ladder_that_is_not_applied_is_said_to_be_missing(settings: Settings) -> None:
+    with pytest.raises(
+        ObjectMissing, match=r"queue pipeline\.delay\.\d+s is not on the broker; `pipeline topology apply`"
+    ):
+        await look(settings, TOPOLOGY)
