@@ -1,4 +1,4 @@
-"""Results in a store behind a cache, for tests. In: a database, a Redis. Out: a `Shop` that counts what both are asked."""
+"""Results in a store behind a cache, for tests. In: a database, a Redis. Out: a `Shop` that counts their calls."""
 
 from __future__ import annotations
 
