@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.log import configure
 from scripts.up import control, picture
 from scripts.up.application import API_KEY
 from scripts.up.journal import Journal
@@ -74,12 +75,16 @@ def run(place: Place, arguments: argparse.Namespace) -> int:
 
 
 async def _run(place: Place, arguments: argparse.Namespace) -> int:
+    configure("error")
     journal = Journal(place.log)
     try:
         if await asyncio.to_thread(control.sweep, place):
             journal.say(OWN, "ended what an earlier supervisor had left running")
         found = picture.build(place, arguments.topology, arguments.port, lambda words: journal.say(OWN, words))
-        return await Supervisor(place, found.stages, journal, found.addresses).run()
+        try:
+            return await Supervisor(place, found.stages, journal, found.addresses).run()
+        finally:
+            await found.queues.close()
     except PipelineError as error:
         journal.say(OWN, str(error))
         return 1

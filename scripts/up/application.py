@@ -28,6 +28,7 @@ class Application:
 
     place: Place
     environment: Mapping[str, str]
+    queues: ask.Queues
 
     def upgrade(self) -> Step:
         """Tables of the library in every database."""
@@ -61,7 +62,7 @@ class Application:
         """One subscription's worker."""
 
         async def ready() -> bool:
-            return await ask.consumers(self.place.secret("management_url"), subscription) > 0
+            return await self.queues.consumers(subscription) > 0
 
         return self._box(f"{subscription}-worker", ["worker", "start", subscription, "--json"], ready, DRAIN + 10)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
+from pipeline.amqp.queue_length import queue_lengths
+from pipeline.amqp.session import Session
 from pipeline.broker.address import LOOPBACK
 from pipeline.broker.processes import is_alive
+from pipeline.errors import PipelineError
 from pipeline.outbox.relay import LEASE
+from pipeline.settings import load_settings
 
 TIMEOUT = 3.0  # s
 FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -64,18 +65,27 @@ async def http(port: int, path: str, headers: str = "") -> int:
     return int(first[1]) if len(first) > 1 and first[1].isdigit() else 0
 
 
-async def consumers(management_url: str, queue: str) -> int:
-    """How many consumers a queue of the default virtual host has now; 0 when the broker does not say."""
-    parts = urlsplit(management_url)
-    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
-    authorization = f"Authorization: Basic {base64.b64encode(login).decode()}\r\n"
-    # What it says of a queue is seconds old; its list of consumers is not.
-    request = f"GET /api/consumers/%2F HTTP/1.0\r\nHost: {LOOPBACK}\r\n{authorization}\r\n"
-    body = (await _exchange(parts.port or 0, request.encode())).partition(b"\r\n\r\n")[2]
-    try:
-        return sum(each["queue"]["name"] == queue for each in json.loads(body))
-    except (ValueError, TypeError, KeyError):
-        return 0
+class Queues:
+    """Asks the broker about queues, over a connection that is kept. What its management API says is seconds old."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment  # names files that are written when the broker is there
+        self._session: Session | None = None
+
+    async def consumers(self, queue: str) -> int:
+        """How many consumers a queue has now; 0 when the broker does not say."""
+        try:
+            if self._session is None:
+                self._session = Session(load_settings(self._environment), "make up")
+            async with asyncio.timeout(TIMEOUT):
+                return (await queue_lengths(await self._session.lane(), queue))[1]
+        except (PipelineError, TimeoutError):
+            return 0
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._session is not None:
+            await self._session.close()
 
 
 async def _exchange(port: int, request: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pipeline.broker.address import LOOPBACK, write_private
 from pipeline.broker.locate import programs as rabbitmq_programs
 from pipeline.broker.programs import HAPROXY, POSTGRESQL, REDIS, VALKEY, on_machine, programs
 from pipeline.topology.load import load_topology
-from scripts.up import application, servers
+from scripts.up import application, ask, servers
 from scripts.up.place import PROJECT, Place, choose_ports
 from scripts.up.supervisor import Stage
 
@@ -24,6 +24,7 @@ class Picture:
 
     stages: tuple[Stage, ...]
     addresses: dict[str, str]
+    queues: ask.Queues  # to be closed
 
 
 def build(place: Place, topology: Path, front_door: int | None, say: Callable[[str], None]) -> Picture:
@@ -47,7 +48,8 @@ def build(place: Place, topology: Path, front_door: int | None, say: Callable[[s
     ]
     environment = application.environment(place, topology, subscriptions)
     write_private(place.environment, _for_a_shell(environment))
-    ours = application.Application(place, environment)
+    queues = ask.Queues(environment)
+    ours = application.Application(place, environment, queues)
     stages: tuple[Stage, ...] = (
         stores,
         [ours.upgrade(), ours.apply()],
@@ -64,7 +66,7 @@ def build(place: Place, topology: Path, front_door: int | None, say: Callable[[s
         "statistics": f"http://{LOOPBACK}:{ports['haproxy-stats']}/stats",
         **{name: f"http://{LOOPBACK}:{ports[name]}" for name in GATEWAYS},
     }
-    return Picture(stages, addresses)
+    return Picture(stages, addresses, queues)
 
 
 def _for_a_shell(environment: dict[str, str]) -> str:
