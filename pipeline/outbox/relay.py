@@ -26,8 +26,8 @@ from pipeline.store.producer import ProducerStore, Waiting
 log = get_logger("outbox")
 
 LEASE = "outbox relay"
-LEASE_SECONDS = 6.0  # after which another relay takes over when this one is gone
-RENEW = 1.5  # s
+LEASE_SECONDS = 5.0  # after which another relay takes over when this one is gone
+RENEW = 1.0  # s
 BATCH = 1000  # events a publish, at most
 POLL = 0.1  # s between looks for what other processes accepted
 FIRST_PAUSE = 0.1  # s after a publish of which nothing was confirmed; doubled each time
@@ -95,28 +95,25 @@ class Relay:
     # --- the lease ----------------------------------------------------------------------------------------------
 
     async def _keep_lease(self) -> None:
+        said = False
         while True:
             asked = time.monotonic()
             was = self.active
             try:
-                if await self._store.lease(LEASE, self._holder, LEASE_SECONDS):
-                    self._gained(asked, was)
-                else:
-                    self._until = 0.0
+                ours = await self._store.lease(LEASE, self._holder, LEASE_SECONDS)
+                self._until = asked + LEASE_SECONDS if ours else 0.0
             except StoreUnavailable as error:
                 self.last_error = str(error)
-            if was and not self.active:
+            if self.active and not was:  # another may have published meanwhile
+                self._held.clear()
+                self._position.back()
+                self._wake.set()
+            if self.active and not said:
+                log.info("this relay is the active one", holder=self._holder)
+            elif said and not self.active:
                 log.warning("this relay is not the active one any more", holder=self._holder)
+            said = self.active
             await asyncio.sleep(RENEW)
-
-    def _gained(self, asked: float, was: bool) -> None:
-        if not was:
-            log.info("this relay is the active one", holder=self._holder)
-            self._held.clear()
-            self._position.back()
-        self._until = asked + LEASE_SECONDS
-        if not was:
-            self._wake.set()
 
     async def _release(self) -> None:
         self._until = 0.0

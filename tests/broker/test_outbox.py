@@ -143,7 +143,9 @@ async def test_a_type_that_nobody_takes_waits_and_others_go_on(on_both: Producer
 async def test_a_full_queue_holds_up_its_own_type_only(store: ProducerStore, vhost: TestVhost) -> None:
     async with rabbit(vhost) as seen, publisher(settings_for(vhost)) as out:
         # given a queue that refuses more than a few messages, and one that takes all
-        await seen.queue("full", bind=[("events", FULL)], x_max_length=5, x_overflow="reject-publish")
+        await seen.queue(
+            "full", bind=[("events", FULL)], x_queue_type="classic", x_max_length=5, x_overflow="reject-publish"
+        )
         await seen.queue("work", bind=[("events", CREATED)])
         events = new_events(200, (CREATED, FULL))
         refused = {event.id for event in events if event.type == FULL}
