@@ -153,8 +153,9 @@ async def test_postgresql_ends_and_results_are_served_though_old(
 
 
 async def test_postgresql_answers_nothing_and_results_are_served_though_old(
-    ready_place: PostgresDatabase, open_shop: Open, ids: list[str]
+    ready_place: PostgresDatabase, open_shop: Open, ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipeline.cache.results.PATIENCE", 0.5)
     async with proxy_to(ready_place.url) as proxy:
         # given results that were read through a connection that has become a black hole
         away = proxy.url.replace("amqp://", "postgresql://")
