@@ -30,6 +30,7 @@ DELAY_PREFIX = "pipeline-delay-"
 DELAY_DUE = "pipeline-delay-due"  # int, µs since the epoch
 DELAY_TO = "pipeline-delay-to"  # str, the exchange it goes to when it is due
 DELAY_BACK_TO = "pipeline-delay-back-to"  # str, instead: the work queue a retry goes back to
+DELAY_MARK = "pipeline-delay-ladder"  # true, on all that goes through the ladder
 DELIVERY_COUNT = "x-delivery-count"  # int, set by quorum queues on redelivery
 
 PREFIX = "pipeline-"

@@ -21,7 +21,7 @@ from pipeline.amqp.queue_length import queue_lengths
 from pipeline.errors import BrokerUnavailable, ObjectLocked, ObjectMissing
 from pipeline.message import Delivery
 from pipeline.settings import Settings
-from pipeline.topology.delay import LEVELS, PREFIX, levels_of, queue_of
+from pipeline.topology.delay import LEVELS, PREFIX, UNDELIVERABLE, levels_of, queue_of
 from pipeline.topology.model import Delay
 
 LOCK = f"{PREFIX}.lock"
@@ -31,17 +31,19 @@ QUIET = 0.05  # seconds without a delivery before asking for the queue's length:
 POLL = 0.02  # seconds between two tries
 
 
-async def look_through(settings: Settings, delay: Delay, chosen: Callable[[Delivery], bool]) -> list[Delivery]:
-    """Everything that waits; those for which `chosen` is true are no longer there.
+async def look_through(
+    settings: Settings, delay: Delay, chosen: Callable[[Delivery], bool]
+) -> list[tuple[str, Delivery]]:
+    """Everything that waits, with the queue it waits in; those for which `chosen` is true are no longer there.
 
     Raises: ObjectMissing when the ladder is not applied; ObjectLocked when another command looks for too long;
         TopologyDrift when looking would cost messages; BrokerError.
     """
-    found: list[Delivery] = []
+    found: list[tuple[str, Delivery]] = []
     async with _ladder(settings) as lane:
         for queue in await _filled(lane, delay):
             await refuse_low_limit(settings, queue)
-            found += await _look(lane, queue, chosen)
+            found += [(queue, each) for each in await _look(lane, queue, chosen)]
     return found
 
 
@@ -62,7 +64,7 @@ async def _look(lane: Lane, queue: str, chosen: Callable[[Delivery], bool]) -> l
 
 async def _filled(lane: Lane, delay: Delay) -> list[str]:
     """The queues that are not empty, the longest wait first; those of a ladder that was longer once, too."""
-    filled = []
+    filled = [UNDELIVERABLE] if (await queue_lengths(lane, UNDELIVERABLE))[0] else []
     for level in reversed(range(LEVELS)):
         try:
             ready, _ = await queue_lengths(lane, queue_of(level))

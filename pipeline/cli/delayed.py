@@ -44,7 +44,7 @@ def list_(
             each.id,
             each.type,
             each.due.strftime("%Y-%m-%d %H:%M:%S") if each.due else "?",
-            f"{each.to} (retry)" if each.is_retry else each.to,
+            f"{each.to}{' (retry)' if each.is_retry else ''}{' UNDELIVERABLE' if each.undeliverable else ''}",
         )
         for each in shown
     ]
@@ -85,3 +85,28 @@ def cancel(
     for each in () if as_json else done.retries:
         typer.echo(f"{name} waits to be tried again by {one_line(each.to, 80)}; that can't be cancelled", err=True)
     raise typer.Exit(0 if done.cancelled else 1)
+
+
+@app.command()
+def resend(topology: Topology = None, as_json: AsJson = False) -> None:
+    """Publish again what nobody took when it was due; what still nobody takes stays.
+
+    Exit codes: 0 nothing is left; 1 some is.
+    """
+    from dataclasses import asdict
+
+    from pipeline.cli.common import run_async, start_logging
+    from pipeline.delayed import resend as publish_again
+    from pipeline.settings import load_settings
+    from pipeline.topology.load import load_topology
+
+    start_logging()
+    settings = load_settings(topology=topology)
+    done = run_async(publish_again(settings, load_topology(settings.topology).topology))
+    if as_json:
+        typer.echo(_json.dumps(asdict(done)))
+    else:
+        typer.echo(f"{done.sent} events published, {done.left} left")
+        if done.why:
+            typer.echo(f"the first that stays: {done.why}", err=True)
+    raise typer.Exit(1 if done.left else 0)

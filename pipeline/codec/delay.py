@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.errors import InvalidDelay, NoDelayLadder, ProtocolViolation
 from pipeline.event import utc_now
-from pipeline.message import DELAY_BACK_TO, DELAY_DUE, DELAY_PREFIX, DELAY_TO, Message
+from pipeline.message import DELAY_BACK_TO, DELAY_DUE, DELAY_MARK, DELAY_PREFIX, DELAY_TO, Message
 from pipeline.properties import Properties, decode_properties, encode_properties
 from pipeline.topology.delay import LONGEST, PREFIX, exchange_of, header_of, path_of
 from pipeline.topology.model import Delay, duration_text
@@ -75,7 +75,7 @@ def set_out(message: Message) -> Message:
     # Whole seconds, rounded up: it may be late by a part of a second, and is never early.
     path = path_of(min(max(0, seconds_until(due)), LONGEST))
     if path:
-        way = {header_of(level): level in path for level in range(path[0] + 1)}
+        way = {DELAY_MARK: True} | {header_of(level): level in path for level in range(path[0] + 1)}
         return _with_headers(message, properties, {**headers, **way}, exchange_of(path[0]), message.routing_key)
     plain = {name: value for name, value in headers.items() if not name.startswith(DELAY_PREFIX)}
     if isinstance(to, str):

@@ -26,7 +26,8 @@ async def look(settings: Settings, topology: Topology, types: Collection[str] = 
 
     Raises: NoDelayLadder, ObjectMissing, ObjectLocked, BrokerError.
     """
-    deliveries = await look_through(settings, ladder_of(topology), lambda _: False)
+    found = await look_through(settings, ladder_of(topology), lambda _: False)
     # What moved to a shorter wait during the look was met twice.
-    waiting = {each: None for each in map(read_waiting, deliveries) if not types or each.type in types}
-    return sorted(waiting, key=lambda each: (each.due or _NEVER, each.id))
+    waiting = dict.fromkeys(read_waiting(delivery, queue) for queue, delivery in found)
+    wanted = [each for each in waiting if not types or each.type in types]
+    return sorted(wanted, key=lambda each: (each.due or _NEVER, each.id))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.codec.envelope import attribute
 from pipeline.message import DELAY_BACK_TO, DELAY_DUE, DELAY_TO, Delivery
+from pipeline.topology.delay import UNDELIVERABLE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -17,7 +18,8 @@ class Waiting:
     """An event or a retry that waits until `due` (aware, UTC; None when the message does not say).
 
     `to` is the exchange it is published to then; of a retry (`is_retry`) the subscription that tries it again. Text
-    comes from the message as it is: escape it before printing. `size` is the body's in bytes.
+    comes from the message as it is: escape it before printing. `size` is the body's in bytes. What is `undeliverable`
+    was due, and nobody took it.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Waiting:
     is_retry: bool
     routing_key: str
     size: int
+    undeliverable: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -36,12 +39,13 @@ class Waiting:
             "due": self.due.isoformat() if self.due else None,
             "to": self.to,
             "kind": "retry" if self.is_retry else "event",
+            "undeliverable": self.undeliverable,
             "routing_key": self.routing_key,
             "size": self.size,
         }
 
 
-def read_waiting(delivery: Delivery) -> Waiting:
+def read_waiting(delivery: Delivery, queue: str = "") -> Waiting:
     """What the message says of itself."""
     properties = delivery.readable
     headers = properties.headers
@@ -54,6 +58,7 @@ def read_waiting(delivery: Delivery) -> Waiting:
         back is not None,
         delivery.routing_key,
         len(delivery.body),
+        queue == UNDELIVERABLE,
     )
 
 

@@ -10,18 +10,22 @@ routing key stays what it is. Reasons in docs/decisions/0015-delay-ladder.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.message import DELAY_BACK_TO, DELAY_PREFIX, DELAY_TO
+from pipeline.message import DELAY_BACK_TO, DELAY_MARK, DELAY_PREFIX, DELAY_TO
 from pipeline.topology.findings import Findings
 from pipeline.topology.model import Binding, Delay, Exchange, Policy, Queue, Topology
 
 PREFIX = "pipeline.delay"
 DUE_EXCHANGE = f"{PREFIX}.due"
+# What nobody takes when it is due. In the ladder it would hold up the others: RabbitMQ has 32 dead letters of a queue
+# on their way at once, and tries those that it can't hand on again only after three minutes.
+UNDELIVERABLE = f"{PREFIX}.undeliverable"
 # Subscriptions' policies are pipeline.<name>, and no name begins with an underscore.
 POLICY = "pipeline._delay"
-PATTERN = r"^pipeline\.delay\.[0-9]+s(\.[0-9]+)?$"
+PATTERN = r"^pipeline\.delay\.([0-9]+s(\.[0-9]+)?|undeliverable)$"
 
 DAY = 86_400  # seconds
 LONGEST = 366 * DAY
@@ -73,11 +77,12 @@ def delay_exchanges() -> list[Exchange]:
     longest delay was made shorter.
     """
     levels = [Exchange(exchange_of(level), "headers") for level in range(LEVELS)]
-    return [*levels, Exchange(DUE_EXCHANGE, "headers", internal=True)]
+    due = Exchange(DUE_EXCHANGE, "headers", internal=True, arguments={"alternate-exchange": UNDELIVERABLE})
+    return [*levels, due, Exchange(UNDELIVERABLE, "headers", internal=True)]
 
 
 def delay_queues(delay: Delay) -> list[Queue]:
-    """A quorum queue a level, each with the TTL of its level."""
+    """A quorum queue a level, each with the TTL of its level, and one for what nobody takes when it is due."""
     queues = []
     for level in range(levels_of(delay)):
         arguments = {
@@ -90,26 +95,42 @@ def delay_queues(delay: Delay) -> list[Queue]:
             "x-overflow": "reject-publish",
         }
         queues.append(Queue(queue_of(level), arguments=arguments, role="delay"))
-    return queues
+    return [*queues, Queue(UNDELIVERABLE, arguments={"x-queue-type": "quorum"}, role="delay")]
 
 
 def delay_bindings(topology: Topology, work_queues: Collection[str]) -> list[Binding]:
     """From level to level, and from `due` to the exchanges of the events and to the work queues."""
     assert topology.delay is not None
-    bindings = []
+    bindings = [_binding(UNDELIVERABLE, UNDELIVERABLE, "queue", DELAY_MARK, True)]
     for level in range(LEVELS):
         bindings.append(_binding(exchange_of(level), _next(level), "exchange", header_of(level), False))
         if level < levels_of(topology.delay):
             bindings.append(_binding(exchange_of(level), queue_of(level), "queue", header_of(level), True))
-    exchanges = dict.fromkeys(event.exchange for event in topology.events.values())
-    bindings += [_binding(DUE_EXCHANGE, exchange, "exchange", DELAY_TO, exchange) for exchange in exchanges]
+    targets = event_exchanges(topology)
+    bindings += [_binding(DUE_EXCHANGE, exchange, "exchange", DELAY_TO, exchange) for exchange in targets]
     bindings += [_binding(DUE_EXCHANGE, queue, "queue", DELAY_BACK_TO, queue) for queue in work_queues]
     return bindings
 
 
-def delay_policy(definition: Mapping[str, Any], priority: int) -> Policy:
-    """Keeps policies of the whole virtual host away: a shorter TTL in one would make events early."""
-    return Policy(POLICY, PATTERN, definition, "queues", priority)
+def event_exchanges(topology: Topology) -> list[str]:
+    """The exchanges that events are published to."""
+    return list(dict.fromkeys(event.exchange for event in topology.events.values()))
+
+
+def delay_policies(topology: Topology, definition: Mapping[str, Any], priority: int) -> list[Policy]:
+    """Of the ladder's queues: keeps policies of the whole virtual host away, for a shorter TTL in one would make events
+    early. Of the events' exchanges: what they can't route and came through the ladder, and nothing else, is kept.
+    """
+    policies = [Policy(POLICY, PATTERN, definition, "queues", priority)]
+    if targets := event_exchanges(topology):
+        pattern = f"^({'|'.join(map(_literal, targets))})$"
+        policies.append(Policy(f"{POLICY}.due", pattern, {"alternate-exchange": UNDELIVERABLE}, "exchanges", priority))
+    return policies
+
+
+def _literal(name: str) -> str:
+    """The name as a part of a regular expression, in a form that Erlang reads like Python."""
+    return re.sub(r"([^A-Za-z0-9_-])", r"[\1]", name) if not {"^", "]", "\\"} & set(name) else re.escape(name)
 
 
 def resolve_delay(data: Mapping[str, Any] | None, findings: Findings) -> Delay | None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.topology.delay import delay_bindings, delay_exchanges, delay_policy, delay_queues
+from pipeline.topology.delay import delay_bindings, delay_exchanges, delay_policies, delay_queues
 from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Policy, Queue, Subscription, Topology
 from pipeline.topology.partitions import ordered_bindings, ordered_exchanges, ordered_queues
 from pipeline.topology.resolve import POLICY_PREFIX
@@ -63,7 +63,7 @@ def _add_delay(
 def own_policies(topology: Topology) -> list[Policy]:
     """The policies of the delay ladder's queues and of the schedulers' queue."""
     unlimited = {"delivery-limit": UNLIMITED_DELIVERIES}
-    policies = [delay_policy(unlimited, POLICY_PRIORITY)] if topology.delay is not None else []
+    policies = delay_policies(topology, unlimited, POLICY_PRIORITY) if topology.delay is not None else []
     return [*policies, scheduler_policy(unlimited, POLICY_PRIORITY)] if topology.schedules else policies
 
 

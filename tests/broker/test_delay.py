@@ -13,15 +13,15 @@ import pytest_asyncio
 
 from pipeline.amqp.consumer import Consumer
 from pipeline.amqp.publisher import Publisher
-from pipeline.delayed import cancel, look
-from pipeline.errors import ObjectMissing
+from pipeline.delayed import Resent, cancel, look, resend
+from pipeline.errors import ObjectMissing, Unroutable
 from pipeline.event import Event, utc_now
 from pipeline.message import Delivery
 from pipeline.settings import Settings
-from tests.support.broker import TestVhost, manage
+from tests.support.broker import TestVhost
 from tests.support.consuming import consuming, take
 from tests.support.rabbit import rabbit
-from tests.support.topologies import applied, planned, settings_of, short, topology_of, until
+from tests.support.topologies import applied, planned, settings_of, short, topology_of
 
 FILE = """\
 exchanges: {events: {}}
@@ -188,26 +188,52 @@ async def test_an_event_that_waits_twice_is_cancelled_as_one(publisher: Publishe
     assert await look(settings, TOPOLOGY) == []
 
 
-async def test_an_event_without_a_taker_when_it_is_due_is_kept(
+async def test_an_event_without_a_taker_when_it_is_due_is_kept_and_holds_up_nobody(
     publisher: Publisher, settings: Settings, vhost: TestVhost
 ) -> None:
-    # Given an event whose takers go while it waits
-    await publisher.publish("order.seen", {}, id="kept", after=1)
+    # Given more events than RabbitMQ hands on at once, whose takers go while they wait
+    async with rabbit(vhost) as seen:
+        audit = await seen.channel.get_queue("audit")
+        await audit.unbind("events", "order.*")
+        await publisher.publish_many([Event("order.seen", {}, f"kept-{number:02d}") for number in range(40)], after=1)
+        await publisher.publish("order.due", {}, id="other", after=2)
+
+        # When they are due, then the others come, and they are kept and shown
+        async with consuming(settings) as work:
+            assert ids(await take(work, 1)) == ["other"]
+        await seen.until_count("pipeline.delay.undeliverable", 40)
+        waiting = await look(settings, TOPOLOGY)
+        assert [(each.id, each.undeliverable) for each in waiting] == [(f"kept-{n:02d}", True) for n in range(40)]
+
+        # One can be called off, and as long as nobody takes them they stay
+        assert len((await cancel(settings, TOPOLOGY, "kept-07")).cancelled) == 1
+        left = await resend(settings, TOPOLOGY)
+        assert (left.sent, left.left) == (0, 39)
+        assert "no queue" in left.why
+
+        # When there is a taker again, they go
+        await audit.bind("events", "order.*")
+        assert await resend(settings, TOPOLOGY) == Resent(39, 0)
+        taken = [each for each in await seen.take("audit") if each.message_id != "other"]
+        assert sorted(str(each.message_id) for each in taken) == [f"kept-{n:02d}" for n in range(40) if n != 7]
+        assert {each.routing_key for each in taken} == {"order.seen"}
+        assert await look(settings, TOPOLOGY) == []
+
+
+async def test_what_is_published_at_once_and_taken_by_nobody_is_still_an_error(
+    publisher: Publisher, vhost: TestVhost
+) -> None:
     async with rabbit(vhost) as seen:
         await (await seen.channel.get_queue("audit")).unbind("events", "order.*")
 
-    # When it is due
-    async def undeliverable() -> bool:
-        found = manage(vhost.management_url, "GET", f"/api/queues/{vhost.name}/pipeline.delay.1s")
-        assert isinstance(found, dict)
-        return bool(found.get("messages_dlx") == 1)
+        with pytest.raises(Unroutable):
+            await publisher.publish("order.seen", {})
 
-    # Then the ladder has it still: RabbitMQ tries again every three minutes
-    await until(undeliverable, "an event that RabbitMQ can't hand on")
+        assert await seen.count("pipeline.delay.undeliverable") == 0
 
 
 async def test_a_ladder_that_is_not_applied_is_said_to_be_missing(settings: Settings) -> None:
     with pytest.raises(
-        ObjectMissing, match=r"queue pipeline\.delay\.\d+s is not on the broker; `pipeline topology apply`"
+        ObjectMissing, match=r"queue pipeline\.delay\.undeliverable is not on the broker; `pipeline topology apply`"
     ):
         await look(settings, TOPOLOGY)

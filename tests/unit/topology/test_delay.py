@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from datetime import timedelta
@@ -21,7 +22,7 @@ from pipeline.topology.expand import concerning, expand
 from pipeline.topology.keys import MAX_TTL_MS
 from pipeline.topology.load import load_text
 from pipeline.topology.model import Delay
-from tests.support.ladder import journey, waits
+from tests.support.ladder import fits, journey, waits
 
 FILE = """\
 version: 1
@@ -34,6 +35,7 @@ delay: {max: 366d}
 """
 TOPOLOGY = load_text(FILE).topology
 OBJECTS = expand(TOPOLOGY)
+WAITS = [queue for queue in OBJECTS.queues.values() if "x-message-ttl" in queue.arguments and queue.role == "delay"]
 CODEC = Codec(TOPOLOGY, 1024)
 
 
@@ -73,7 +75,7 @@ def test_a_ladder_has_the_levels_that_its_longest_delay_needs(longest: int) -> N
 
 
 def test_every_wait_is_one_that_rabbitmq_can_keep() -> None:
-    ttls = [queue.arguments["x-message-ttl"] for queue in OBJECTS.queues.values() if queue.role == "delay"]
+    ttls = [queue.arguments["x-message-ttl"] for queue in WAITS]
 
     assert len(ttls) == LEVELS
     assert max(ttls) <= MAX_TTL_MS
@@ -100,12 +102,35 @@ def test_what_is_due_already_goes_straight_where_it_belongs() -> None:
 
 
 def test_no_wait_is_lost_between_queues_and_none_is_dropped() -> None:
-    for queue in OBJECTS.queues.values():
-        if queue.role == "delay":
-            assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
-            assert queue.arguments["x-overflow"] == "reject-publish"
-            assert queue.arguments["x-queue-type"] == "quorum"
-            assert "x-dead-letter-routing-key" not in queue.arguments  # each keeps its own
+    for queue in WAITS:
+        assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
+        assert queue.arguments["x-overflow"] == "reject-publish"
+        assert queue.arguments["x-queue-type"] == "quorum"
+        assert "x-dead-letter-routing-key" not in queue.arguments  # each keeps its own
+
+
+def test_what_nobody_takes_when_it_is_due_is_kept_and_only_that() -> None:
+    # given the policy that gives the events' exchanges an alternate
+    due = OBJECTS.policies["pipeline._delay.due"]
+    assert due.definition == {"alternate-exchange": "pipeline.delay.undeliverable"}
+    assert due.apply_to == "exchanges"
+    assert [name for name in OBJECTS.exchanges if re.search(due.pattern, name)] == ["events", "audit"]
+
+    # then what came through the ladder fits that exchange's one binding, and nothing else does
+    (binding,) = [each for each in OBJECTS.bindings if each.source == "pipeline.delay.undeliverable"]
+    delayed = set_out(CODEC.encode(Event("order.due", {}), due_time(5, None)))
+    assert fits(binding, decode_properties(delayed.properties).headers)
+    assert not fits(binding, decode_properties(CODEC.encode(Event("order.due", {})).properties).headers)
+
+
+@pytest.mark.parametrize("name", ["a.b", "a+b", "(x)", "a|b", "ü$", "a b", "[x]", "^", "a\\b", "a-b_c"])
+def test_an_exchange_of_any_name_is_caught_by_its_policy_and_no_other(name: str) -> None:
+    text = f"version: 1\nexchanges: {{{json.dumps(name)}: {{}}}}\nevents: {{a: {{}}}}\ndelay: {{}}\n"
+
+    pattern = expand(load_text(text).topology).policies["pipeline._delay.due"].pattern
+
+    assert re.search(pattern, name)
+    assert not any(re.search(pattern, other) for other in (f"{name}x", f"x{name}", name.replace(".", "x") + "y", "axb"))
 
 
 def test_one_policy_keeps_others_away_from_the_ladder_and_from_nothing_else() -> None:
