@@ -79,6 +79,11 @@ class RedisServer:
         with redis.Redis(port=self.port, password=self.password, decode_responses=True) as client:
             return client.execute_command(*command)
 
+    def put(self, key: str, value: bytes) -> None:
+        """Put bytes under a key, as another program would."""
+        with redis.Redis(port=self.port, password=self.password) as client:
+            client.set(key, value)
+
     def remove(self) -> None:
         """End it and delete its folder."""
         self.kill()
