@@ -27,7 +27,8 @@ class Consumer:
 
     `prefetch` bounds what is in hand (delivered and not settled) and so the memory it takes. `check` is called before
     a lost consumer is restored; it raises BrokerError as long as the topology is not right. `tag` is the consumer tag
-    that RabbitMQ's tools show; "" lets the client library make one.
+    that RabbitMQ's tools show; "" lets the client library make one. `waits_its_turn` on a queue with a single active
+    consumer: messages that wait and are not delivered to us are no sign that something is wrong.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Consumer:
         prefetch: int,
         check: Callable[[], Awaitable[None]] | None = None,
         tag: str = "",
+        waits_its_turn: bool = False,
     ) -> None:
         self.queue = queue
         self.prefetch = prefetch
         self._session = session
         self._check = check
         self._tag = tag
+        self._waits_its_turn = waits_its_turn
         self._wake = asyncio.Event()
         self._life: ConsumeChannel | None = None
         self._epoch = 0
@@ -119,7 +122,7 @@ class Consumer:
             return
         if life.paused:
             return
-        if consumers == 0 or (ready and not life.ledger.open and not life.arrived):
+        if consumers == 0 or (not self._waits_its_turn and ready and not life.ledger.open and not life.arrived):
             life.end(BrokerUnavailable(f"{ready} messages wait in {self.queue} and none was delivered"))
 
     def settle(self, deliveries: Iterable[Delivery]) -> None:
@@ -168,6 +171,20 @@ class Consumer:
         if self._life is None:
             raise BrokerUnavailable(f"{self.queue} is not being consumed now")
         return (await self._life.queue_state(self.queue))[0]
+
+    async def release(self) -> None:
+        """Give everything back at once, in its order, and stand in line for the queue again: `arrived` consumes anew.
+
+        By closing the channel. A cancelled consumer keeps what it holds while a single active consumer's queue hands
+        later messages to the next.
+        """
+        life, self._life = self._life, None
+        if life is not None and life.channel is not None:
+            life.send_acks()
+            life.end(BrokerUnavailable("given back"))
+            await life.lane.drain_quietly()
+            await life.lane.close_channel(life.channel)
+        self._wake.set()
 
     async def stop(self) -> None:
         """No new deliveries. `arrived` gives what is already here, then `[]`."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from pipeline.amqp.publisher import Publisher
 from pipeline.amqp.queue_length import QueueLengths
@@ -25,8 +26,9 @@ from pipeline.errors import BrokerError
 from pipeline.log import get_logger
 from pipeline.settings import Settings
 from pipeline.store.store import Store
-from pipeline.topology.model import Subscription, Topology
+from pipeline.topology.model import Topology
 from pipeline.worker.loading import load_worker, pick
+from pipeline.worker.ordered import OrderedWorker
 from pipeline.worker.presence import this_process
 from pipeline.worker.status import BEGAN, ENDED, NOBODY, tell
 from pipeline.worker.subscription import SubscriptionWorker
@@ -38,6 +40,8 @@ EMPTY_CHECKS = 4  # looks in a row that must find nothing: a message on its way 
 SWITCH_INTERVAL = 0.0002  # seconds
 GC_THRESHOLD = (50_000, 20, 1000)  # new objects, then collections of the generation before
 PARENT_CHECK = 1.0  # seconds between looks whether the supervisor lives
+
+AnyWorker: TypeAlias = SubscriptionWorker | OrderedWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
             Session(settings, f"pipeline worker {', '.join(s.name for s in chosen)}")
         )
         await verify(settings, topology, [subscription.name for subscription in chosen])
-        workers = []
+        workers: list[AnyWorker] = []
         me = this_process([subscription.name for subscription in chosen])
         # The process's own memory would help nobody: who reads results is another process.
         cached = [subscription.name for subscription in chosen if settings.cache_of(subscription.name)]
@@ -86,7 +90,10 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
             stack.push_async_callback(store.close)
             check = partial(verify, settings, topology, [each.subscription.name])
             shared = cache if each.subscription.name in cached else None
-            workers.append(SubscriptionWorker(each, store, session, publisher, check, me, shared))
+            if each.subscription.order_by:
+                workers.append(OrderedWorker(settings, each, store, session, publisher, check, me, shared))
+            else:
+                workers.append(SubscriptionWorker(each, store, session, publisher, check, me, shared))
         for worker in workers:
             await worker.start()
         tell(assignment.status, BEGAN)
@@ -95,7 +102,7 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
         )
         watchers = [asyncio.create_task(_watch_parent(assignment.parent, stop))]
         if assignment.until_empty:
-            watchers.append(asyncio.create_task(_watch_queues(session, chosen, workers, stop)))
+            watchers.append(asyncio.create_task(_watch_queues(session, workers, stop)))
         try:
             await _run(workers, stop, settings.drain_deadline)
         finally:
@@ -115,7 +122,7 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
     tell(assignment.status, ENDED)
 
 
-async def _run(workers: Sequence[SubscriptionWorker], stop: asyncio.Event, drain_deadline: float) -> None:
+async def _run(workers: Sequence[AnyWorker], stop: asyncio.Event, drain_deadline: float) -> None:
     running = [asyncio.create_task(worker.run(), name=f"worker {worker.subscription.name}") for worker in workers]
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -145,20 +152,14 @@ async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
             return
 
 
-async def _watch_queues(
-    session: Session, subscriptions: Sequence[Subscription], workers: Sequence[SubscriptionWorker], stop: asyncio.Event
-) -> None:
+async def _watch_queues(session: Session, workers: Sequence[AnyWorker], stop: asyncio.Event) -> None:
     """Set `stop` once work and retry queues are empty and no worker has anything in hand."""
     lengths = QueueLengths(session)
-    queues = [
-        name
-        for subscription in subscriptions
-        for name in (subscription.queue, *map(subscription.retry_queue, sorted(set(subscription.retry.delays))))
-    ]
     empty = 0
     while empty < EMPTY_CHECKS:
         await asyncio.sleep(EMPTY_CHECK)
         try:
+            queues = [queue for worker in workers for queue in worker.queues]
             quiet = all(worker.idle for worker in workers) and not any((await lengths.ready(queues)).values())
             quiet = quiet and all([await worker.nothing_left() for worker in workers])
         except BrokerError:

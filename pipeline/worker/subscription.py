@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from logging import DEBUG
 
 from pipeline.amqp.consumer import Consumer
@@ -20,7 +19,6 @@ from pipeline.amqp.session import Session
 from pipeline.cache import AfterCommit, ResultCache
 from pipeline.log import get_logger
 from pipeline.message import Delivery
-from pipeline.retry import RetryLater
 from pipeline.store.consumers import ConsumerRow
 from pipeline.store.patience import patiently
 from pipeline.store.store import Store
@@ -34,7 +32,8 @@ from pipeline.worker.loading import LoadedWorker
 from pipeline.worker.notes import FailureNotes
 from pipeline.worker.outgoing import OutgoingRelay
 from pipeline.worker.presence import Presence
-from pipeline.worker.settle import Settlement, another_round, publish_copies, settle_failure
+from pipeline.worker.report import Tally, report
+from pipeline.worker.settle import another_round, publish_copies, settle_failure
 from pipeline.worker.suspects import Suspects
 from pipeline.worker.work import Failed, Handled, Work
 
@@ -48,16 +47,6 @@ FULL = 500  # events in the last batch from which on the next fills by itself
 FILL = 0.01  # seconds, before taking deliveries in
 TURNS = 0.001  # seconds, before a commit: handlers work in turns, and the first one's end need not be a commit
 COPY_RETRY = 1.0  # seconds before a copy that was not confirmed is tried again
-
-
-@dataclass(slots=True)
-class Tally:
-    """What this process did, for its log. Accounting counts from broker and database instead."""
-
-    processed: int = 0
-    duplicates: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
 
 
 class SubscriptionWorker:
@@ -163,6 +152,12 @@ class SubscriptionWorker:
         return self.idle and await self._outgoing.is_empty()
 
     @property
+    def queues(self) -> list[str]:
+        """The queues that are empty once nothing is left to do."""
+        delays = sorted(set(self.subscription.retry.delays))
+        return [self.subscription.queue, *map(self.subscription.retry_queue, delays)]
+
+    @property
     def idle(self) -> bool:
         """Nothing in hand and nothing waiting to go out."""
         return not self._unfinished and not self._consumer.in_hand and self._outgoing.idle
@@ -256,7 +251,7 @@ class SubscriptionWorker:
             self._settled([delivery for index, (delivery, _) in enumerate(entries) if index not in unconfirmed])
             for index, settlement in enumerate(settlements):
                 if index not in unconfirmed:
-                    self._report(settlement)
+                    report(self.subscription.name, settlement, self.tally)
                     self._notes.failed(settlement)
             if unconfirmed:
                 # The originals are still ours: nothing is lost while the broker can't take the copies.
@@ -268,25 +263,6 @@ class SubscriptionWorker:
                 self._early += [early[index - offset] for index in unconfirmed if index >= offset]
                 await asyncio.sleep(COPY_RETRY)
                 self._wake_settle.set()
-
-    def _report(self, settlement: Settlement) -> None:
-        failed = settlement.failed
-        fields = {
-            "subscription": self.subscription.name,
-            "event_id": failed.event_id,
-            "type": failed.event_type,
-            "attempt": failed.attempt,
-            "error": failed.failure.kind,
-            "message": failed.failure.message,
-        }
-        if isinstance(settlement.decision, RetryLater):
-            self.tally.retried += 1
-            log.info("retrying", **fields, wait=settlement.decision.wait)
-        elif settlement.copy is None:
-            log.error("dropped, as dead_letter is off", **fields, reason=settlement.decision.reason)
-        else:
-            self.tally.dead_lettered += 1
-            log.warning("dead-lettered", **fields, reason=settlement.decision.reason)
 
     def _settled(self, deliveries: Sequence[Delivery]) -> None:
         self._consumer.settle(deliveries)

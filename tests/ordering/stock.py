@@ -1,0 +1,108 @@
+"""The application of the ordering tests: stock movements by article, and a ledger whose rows tell their order.
+
+In: a virtual host and a folder. Out: an application, its events, and the sequence of effects of each key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.application import Application
+from tests.support.broker import TestVhost
+
+TOPOLOGY = """\
+version: 1
+exchanges:
+  events: {{type: topic}}
+events:
+  stock.moved: {{exchange: events}}
+subscriptions:
+  stock:
+    events: [stock.*]
+    handler: handlers
+    order_by: data.sku
+    partitions: {partitions}
+    on_dead: {on_dead}
+    retry: {{attempts: 3, delays: [50ms]}}
+    prefetch: 200
+"""
+# `row` counts up with each row written: the order of effects. `fails` says what an event is to meet with.
+HANDLERS = """\
+import asyncio
+from pathlib import Path
+from sqlmodel import Field, SQLModel
+from pipeline import Context, Event, Reject, Worker
+
+class Move(SQLModel, table=True):
+    row: int | None = Field(default=None, primary_key=True)
+    sku: str
+    number: int
+
+worker = Worker("stock", tables=[Move])
+
+@worker.handle("stock.moved")
+async def move(event: Event[dict], context: Context):
+    number, fails = event.data["number"], event.data.get("fails", "")
+    if fails == "once" and context.attempt == 1:
+        raise RuntimeError("not now")
+    if fails == "always":
+        raise Reject("never")
+    if fails == "until mended" and not Path("mended").exists():
+        raise Reject("not before it is mended")
+    if number % 7 == 0:
+        await asyncio.sleep(0.002)
+    return Move(sku=event.data["sku"], number=number)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """The application. An event's id is `SKU-NUMBER`."""
+
+    app: Application
+
+    def topology(self, partitions: int = 8, on_dead: str = "continue") -> None:
+        """Write the topology file."""
+        self.app.write("topology.yaml", TOPOLOGY.format(partitions=partitions, on_dead=on_dead))
+
+    async def publish(self, moves: Iterable[tuple[str, int, str]]) -> None:
+        """Publish (sku, number, how it fails), in this order."""
+        lines = [
+            json.dumps(
+                {
+                    "specversion": "1.0",
+                    "id": f"{sku}-{number}",
+                    "type": "stock.moved",
+                    "data": {"sku": sku, "number": number, "fails": fails},
+                }
+            )
+            for sku, number, fails in moves
+        ]
+        feed = self.app.write("moves.jsonl", "\n".join(lines) + "\n")
+        await self.app.good("publish", "--file", str(feed))
+
+    def effects(self) -> dict[str, list[int]]:
+        """The numbers written for each key, in the order in which they were."""
+        found: dict[str, list[int]] = {}
+        for sku, number in self.app.rows("stock", "SELECT sku, number FROM move ORDER BY row"):
+            found.setdefault(sku, []).append(number)
+        return found
+
+    def dead(self) -> list[str]:
+        """Ids in the dead-letter queue, taken out."""
+        return [event_id for event_id, _ in self.app.take_ids("stock.dlq", 100_000)]
+
+    async def until_moved(self, count: int) -> None:
+        """Wait until so many events have had their effects."""
+        await self.app.until_count("stock", count, "move")
+
+
+def open_stock(vhost: TestVhost, folder: Path, partitions: int = 8, on_dead: str = "continue") -> Stock:
+    """Its files."""
+    stock = Stock(Application(vhost, folder))
+    stock.app.write("handlers.py", HANDLERS)
+    stock.topology(partitions, on_dead)
+    return stock
