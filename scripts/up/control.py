@@ -74,9 +74,21 @@ def up(place: Place, arguments: list[str]) -> dict[str, Any]:
         if not is_alive(pid):
             break
         time.sleep(POLL)
-    lines = place.log.read_text(errors="replace").splitlines() if place.log.exists() else []
+    raise UpError(_why(place, pid))
+
+
+def _why(place: Place, pid: int) -> str:
+    """What is known of a supervisor that did not bring everything up."""
+    said = read_status(place)
     noise = (place.folder / "supervisor.out").read_text(errors="replace").splitlines()
-    raise UpError("\n".join(["it did not come up; the end of " + str(place.log), *lines[-SHOWN:], *noise[-SHOWN:]]))
+    log = place.log.read_text(errors="replace").splitlines() if place.log.exists() else []
+    why = str(said.get("why", "")) if said.get("pid") == pid else ""
+    box = why.split(" ")[0]
+    # What a box said itself, before everything else was ended.
+    own = [line for line in log if line.split()[1:2] == [box]]
+    return "\n".join(
+        [*(own or log)[-SHOWN:], *noise[-SHOWN:], f"it did not come up: {why or 'see the log'}", f"log: {place.log}"]
+    )
 
 
 def down(place: Place) -> bool:

@@ -30,6 +30,7 @@ HEALTHY = 30.0  # s a box must have lived for the pause to begin anew
 START_DEADLINE = 180.0  # s for one stage; a busy small machine may need most of it
 ASK_EVERY = 0.1  # s between two questions whether a box is ready
 ATTEMPTS = 5  # of a step
+LIVES = 5  # of a box that was never ready; then nothing starts
 OWN = "supervisor"
 
 
@@ -59,6 +60,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._states = {box.name: State() for stage in stages for box in stage if not isinstance(box, Step)}
         self._ready = {name: asyncio.Event() for name in self._states}
+        self._hopeless: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._why = ""
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> int:
@@ -77,7 +80,8 @@ class Supervisor:
                 self._journal.say(OWN, "everything is ready")
             await self._stopping.wait()
         except CannotStart as error:
-            self._journal.say(OWN, str(error))
+            self._why = str(error)
+            self._journal.say(OWN, self._why)
             code = 1
         self._stopping.set()
         self._say_how("stopping")
@@ -94,11 +98,13 @@ class Supervisor:
         steps = [self._step(step) for step in stage if isinstance(step, Step)]
         everything = asyncio.create_task(self._all_ready(boxes, steps))
         stopping = asyncio.create_task(self._stopping.wait())
-        jobs: list[asyncio.Task[Any]] = [everything, stopping]
+        jobs: list[asyncio.Future[Any]] = [everything, stopping, self._hopeless]
         try:
             await asyncio.wait(jobs, timeout=START_DEADLINE, return_when=asyncio.FIRST_COMPLETED)
             if everything.done():
                 everything.result()
+            elif self._hopeless.done():
+                raise CannotStart(self._hopeless.result())
             elif not self._stopping.is_set():
                 late = [box.name for box in boxes if not self._ready[box.name].is_set()]
                 raise CannotStart(f"not ready within {START_DEADLINE:.0f} s: {', '.join(late)}")
@@ -148,6 +154,8 @@ class Supervisor:
             pause = FIRST_PAUSE if lived > HEALTHY else pause
             self._journal.say(box.name, f"ended after {lived:.1f} s ({state.ended}); again in {pause:.1f} s")
             await box.clear()
+            if state.starts == LIVES and not self._ready[box.name].is_set() and not self._hopeless.done():
+                self._hopeless.set_result(f"{box.name} ended {LIVES} times and was never ready ({state.ended})")
             await self._pause(pause)
             while self._place.hold(box.name).exists() and not self._stopping.is_set():
                 await self._pause(ASK_EVERY)
@@ -194,6 +202,7 @@ class Supervisor:
         self._whole = state or self._whole
         said = {
             "state": self._whole,
+            "why": self._why,
             "pid": os.getpid(),
             "addresses": self._addresses,
             "boxes": {name: asdict(each) for name, each in self._states.items()},

@@ -122,16 +122,20 @@ async def test_a_box_that_dies_comes_back_and_its_helpers_are_ended_first(place:
 
 
 async def test_one_that_keeps_dying_is_started_ever_more_slowly_and_holds_nobody_up_at_the_end(place: Place) -> None:
-    # given a box that ends at once
-    async with supervised(place, [box(place, "one", "exit 3")]):
+    # given a box that was ready once, and from then on ends at once
+    script = f"if mkdir lived; then {SERVES}; fi; exit 3"
+    async with supervised(place, [box(place, "one", script)]):
+        await until_ready(place)
+        (place.folder / "one" / "ready").unlink()
+        os.kill(status(place)["boxes"]["one"]["pid"], signal.SIGKILL)
 
         async def twice() -> bool:
-            return any("again in 0.8 s" in line for line in said(place)) if place.log.exists() else False
+            return any("again in 1.6 s" in line for line in said(place)) if place.log.exists() else False
 
-        await until(twice, "three lives")
+        await until(twice, "four lives")
     # then the pauses doubled, and it could be ended while it was down
     pauses = [line.rpartition(" in ")[2] for line in said(place) if "exit code 3" in line]
-    assert pauses[:3] == ["0.2 s", "0.4 s", "0.8 s"]
+    assert pauses[:3] == ["0.4 s", "0.8 s", "1.6 s"]
     assert status(place)["state"] == "stopped"
 
 
@@ -178,6 +182,16 @@ async def test_a_step_that_fails_ends_everything_and_says_why(place: Place, monk
     assert any("wrong ended with exit code 5: no such table" in line for line in said(place))
     assert marks.find_all(place) == {}
     assert "two | begun" not in said(place)
+
+
+async def test_a_box_that_is_never_ready_ends_everything(place: Place) -> None:
+    # given a box that ends before it is ready, however often it is started
+    async with supervised(place, [box(place, "one"), box(place, "two", "echo no such file; exit 2")]) as running:
+        code = await running
+    # then the supervisor gives up, says which and why, and ends the other one
+    assert code == 1
+    assert status(place)["why"] == "two ended 5 times and was never ready (exit code 2)"
+    assert marks.find_all(place) == {}
 
 
 def test_what_a_killed_supervisor_left_is_ended(place: Place) -> None:
