@@ -15,6 +15,7 @@ from pipeline.dead_letters.exporting import lines_of, whole_file
 from pipeline.dead_letters.looking import dead_letter_queue
 from pipeline.dead_letters.progress import Report, Watcher, nobody
 from pipeline.dead_letters.selection import Selection
+from pipeline.dead_letters.unparking import unpark
 from pipeline.message import Delivery
 from pipeline.settings import Settings
 from pipeline.topology.model import Subscription
@@ -31,12 +32,14 @@ async def discard(
 ) -> Report:
     """Remove the selected dead letters; with `export_to`, only once they are safely in that file.
 
-    Raises: ConfigurationError, ObjectMissing, ObjectLocked, BrokerError.
+    Raises: ConfigurationError, ObjectMissing, ObjectLocked, BrokerError; StoreError when keys are parked behind letters
+        of this subscription and its database can't be used.
     """
     async with open_dead_letter_queue(settings, dead_letter_queue(subscription)) as queue:
         choice = Choice(subscription, selection, queue.count, watch)
         async with queue.hold() as hold:
             doomed: list[Delivery] = []
+            ids: list[str] = []
             with ExitStack() as files:
                 write = files.enter_context(whole_file(export_to)) if export_to and not dry_run else None
                 async for batch in hold.batches(queue.count):
@@ -44,8 +47,10 @@ async def discard(
                     if write:
                         await asyncio.to_thread(write, lines_of(chosen, subscription))
                     doomed += [_without_content(delivery) for delivery in chosen]
+                    ids += [delivery.readable.message_id for delivery in chosen]
                     choice.count(seen=len(batch), chosen=len(chosen))
             if not dry_run:
+                await unpark(settings, subscription, ids)
                 hold.remove(doomed)
                 choice.count(done=len(doomed))
     return choice.report(dry_run)

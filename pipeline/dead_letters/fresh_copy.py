@@ -34,20 +34,30 @@ from pipeline.message import (
 from pipeline.properties import Properties, encode_properties
 from pipeline.retry import HISTORY_KEPT
 from pipeline.topology.model import Subscription
+from pipeline.topology.partitions import entrance
 
 _OF_THIS_DEATH = frozenset({ATTEMPT, NOT_BEFORE, ERROR, ERROR_MESSAGE, TRACEBACK, REASON, LAST_FAILURE, SUBSCRIPTION})
 
 
 def fresh_copy(delivery: Delivery, subscription: Subscription, now: datetime) -> Message:
-    """The message to publish to the subscription's own work queue, past its neighbours' (default exchange)."""
+    """The message to publish to the subscription's own work queue, past its neighbours' (default exchange).
+
+    To an ordered subscription it goes by the exchange in front of its partitions, with the routing key it came with.
+    """
+    exchange, key = "", subscription.queue
     try:
         properties = delivery.properties
-        encoded = encode_properties(_fresh(properties, subscription, now))
+        fresh = _fresh(properties, subscription, now)
+        if subscription.order_by:
+            exchange, key = entrance(subscription), str(fresh.headers.get(ROUTING_KEY) or delivery.routing_key)[:255]
+        encoded = encode_properties(fresh)
     except ProtocolViolation:  # what can't be read can't be changed either: it goes back as it is
-        return Message("", subscription.queue, delivery.body, delivery.raw_properties, "")
+        if subscription.order_by:
+            exchange, key = entrance(subscription), delivery.routing_key
+        return Message(exchange, key, delivery.body, delivery.raw_properties, "")
     except ValueError:  # another program's header that only it can write
         encoded = delivery.raw_properties
-    return Message("", subscription.queue, delivery.body, encoded, properties.message_id)
+    return Message(exchange, key, delivery.body, encoded, properties.message_id)
 
 
 def _fresh(properties: Properties, subscription: Subscription, now: datetime) -> Properties:

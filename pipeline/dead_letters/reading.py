@@ -36,6 +36,7 @@ from pipeline.message import (
 )
 from pipeline.properties import Properties
 from pipeline.topology.model import Subscription
+from pipeline.topology.partitions import work_queues
 
 DEATHS = "x-death"
 COUNTS = (DELIVERY_COUNT, "x-acquired-count")  # grow with every delivery
@@ -129,7 +130,7 @@ def latest_death(headers: Mapping[str, Any]) -> Death | None:
 
 def died_in_broker(headers: Mapping[str, Any], death: Death | None, subscription: Subscription) -> bool:
     """Whether RabbitMQ put it here. A worker's copy may also carry deaths: those of its waits in retry queues."""
-    return death is not None and (death.queue == subscription.queue or REASON not in headers)
+    return death is not None and (death.queue in work_queues(subscription) or REASON not in headers)
 
 
 def broker_sentence(death: Death, subscription: Subscription) -> str:

@@ -24,6 +24,7 @@ from pipeline.event import utc_now
 from pipeline.message import Delivery
 from pipeline.settings import Settings
 from pipeline.topology.model import Subscription
+from pipeline.topology.partitions import work_queues
 
 WINDOW = 500  # copies on their way at once: also how many may be doubled by an interruption
 STEPS_PER_SECOND = 10  # with a rate: how finely a second is divided
@@ -52,7 +53,8 @@ async def redrive(
     if rate is not None and not rate > 0:
         raise ConfigurationError(f"the rate is {rate:g}; it must be above 0 (events per second)")
     async with open_dead_letter_queue(settings, dead_letter_queue(subscription)) as queue:
-        await queue.require(subscription.queue)
+        for name in work_queues(subscription):
+            await queue.require(name)
         choice = Choice(subscription, selection, queue.count, watch)
         mover = _Mover(queue, subscription, choice, _Pace(rate), dry_run)
         to_look_at = queue.count

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.dead_letters import peek
+from pipeline.topology.load import load_topology
 from tests.support.application import Application
 from tests.support.broker import TestVhost
 
@@ -94,6 +96,12 @@ class Stock:
     def dead(self) -> list[str]:
         """Ids in the dead-letter queue, taken out."""
         return [event_id for event_id, _ in self.app.take_ids("stock.dlq", 100_000)]
+
+    async def letters(self) -> list[tuple[str, str]]:
+        """(id, reason) of the dead letters, which stay there, in the order of their death."""
+        settings = self.app.settings
+        subscription = load_topology(settings.topology).topology.subscriptions["stock"]
+        return [(letter.id, letter.reason) for letter in await peek(settings, subscription)]
 
     async def until_moved(self, count: int) -> None:
         """Wait until so many events have had their effects."""
