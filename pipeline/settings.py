@@ -41,6 +41,7 @@ class Settings:
     drain_deadline: float = 30.0  # SIGTERM: time to finish what is in hand
     max_body: int = 128 * MEGABYTE  # of a message as it travels, and of what it decompresses to
     cache_url: str = ""  # redis://…, "" for the process's own memory; ask `cache_of`
+    rate_limit_url: str = ""  # redis://… where gateways count requests together, "" for each by itself
     own_database_urls: Mapping[str, str] = field(default_factory=dict)  # PIPELINE_DATABASE_URL_PAYMENTS → "PAYMENTS"
     own_cache_urls: Mapping[str, str] = field(default_factory=dict)
 
@@ -56,8 +57,8 @@ class Settings:
 def load_settings(environ: Mapping[str, str] | None = None, topology: str | None = None) -> Settings:
     """Settings from the environment; `topology` (the CLI's option) goes before `PIPELINE_TOPOLOGY`.
 
-    The broker is `PIPELINE_AMQP_URL`, else the private node of the nearest `.pipeline/` folder. Any variable may be given
-    as a file instead: `PIPELINE_AMQP_URL_FILE=/run/secrets/amqp_url` is how container engines hand over secrets.
+    The broker is `PIPELINE_AMQP_URL`, else the private node of the nearest `.pipeline/` folder. Any variable may be
+    given as a file instead: `PIPELINE_AMQP_URL_FILE=/run/secrets/amqp_url` is how container engines hand over secrets.
 
     Raises: ConfigurationError on a value that can't be read.
     """
@@ -80,6 +81,7 @@ def load_settings(environ: Mapping[str, str] | None = None, topology: str | None
         drain_deadline=_number(env, "PIPELINE_DRAIN_DEADLINE", 30.0),
         max_body=int(_number(env, "PIPELINE_MAX_BODY", 128 * MEGABYTE)),
         cache_url=env.get(CACHE, ""),
+        rate_limit_url=env.get("PIPELINE_RATE_LIMIT_URL", ""),
         own_database_urls=_of_each(env, DATABASE),
         own_cache_urls=_of_each(env, CACHE),
     )

@@ -7,14 +7,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import typer
 
-from pipeline.errors import PipelineError, Problem, TopologyError
+from pipeline.errors import ConfigurationError, PipelineError, Problem, TopologyError
 
 T = TypeVar("T")
 
@@ -52,6 +53,19 @@ def run_command(function: Callable[..., Any]) -> None:
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     app.command()(function)
     guarded(app)
+
+
+@contextmanager
+def extra_needed(name: str) -> Iterator[None]:
+    """Around imports of what only `pip install 'event-pipeline[name]'` brings. Raises: ConfigurationError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("pipeline"):
+            raise
+        raise ConfigurationError(
+            f"{error.name} is not installed, which this needs: pip install 'event-pipeline[{name}]'"
+        ) from error
 
 
 def start_logging(level: str = "warning", as_json: bool | None = None) -> None:

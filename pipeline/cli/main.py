@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import accounts, broker, consumers, db, delayed, dlq, outbox, publish, scheduler, topology, worker
+from pipeline.cli import (
+    accounts,
+    broker,
+    consumers,
+    db,
+    delayed,
+    dlq,
+    gateway,
+    keys,
+    outbox,
+    publish,
+    scheduler,
+    topology,
+    worker,
+)
 from pipeline.cli.common import guarded
 
 app = typer.Typer(
@@ -26,6 +40,8 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(delayed.app, name="delayed")
 app.add_typer(scheduler.app, name="scheduler")
 app.add_typer(broker.app, name="broker")
+app.add_typer(gateway.app, name="gateway")
+app.add_typer(keys.app, name="keys")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(db.app, name="db")
 app.command(name="publish")(publish.publish)

@@ -29,7 +29,7 @@ NOBODY = hashlib.sha256(b"").hexdigest()  # compared with where there is no key,
 
 
 def new_key(name: str, scopes: list[str]) -> tuple[ApiKey, str]:
-    """What to store, and the key itself, which is nowhere else. Raises: ConfigurationError for a scope that is none."""
+    """What to store, and the key itself, which is nowhere else. Raises: ConfigurationError for what is no scope."""
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     return ApiKey(key_id, name, hash_of(secret), checked(scopes), utc_now()), f"pk_{key_id}_{secret}"
 
@@ -56,15 +56,15 @@ class KeyRing:
         parts = KEY.fullmatch(key)
         if parts is None:
             return None
-        id, secret = parts.groups()
+        key_id, secret = parts.groups()
         await self._refresh(FRESH)
-        if id not in self._keys:
+        if key_id not in self._keys:
             await self._refresh(NEW)
-        known = self._keys.get(id)
+        known = self._keys.get(key_id)
         right = hmac.compare_digest(hash_of(secret), known.hash if known is not None else NOBODY)
         if known is None or not right or known.revoked_at is not None:
             return None
-        return Caller(f"key:{id}", known.scopes)
+        return Caller(f"key:{key_id}", known.scopes)
 
     async def _refresh(self, age: float) -> None:
         """Read all keys again unless that was done less than `age` seconds ago: one query, however many ask."""

@@ -57,18 +57,15 @@ def event_from(given: Mapping[str, Any], data: bytes, defaults: Defaults, strict
         faults.append(("type", "is required"))
     elif defaults.type and kind != defaults.type:
         faults.append(("type", f"must be {defaults.type}, as the address says"))
-    id = texts.get("id") or defaults.id
-    if len(id.encode("utf-8", "replace")) > LONGEST_ID or not id.isprintable():
+    event_id = texts.get("id") or defaults.id
+    if len(event_id.encode("utf-8", "replace")) > LONGEST_ID or not event_id.isprintable():
         faults.append(("id", f"must be printable, and at most {LONGEST_ID} bytes"))
     for name in ("source", "dataschema"):
         if (uri := texts.get(name)) and not URI.fullmatch(uri):
             faults.append((name, "must be a URI"))
     extensions = {name: text for name, text in texts.items() if name not in CORE}
-    faults += [
-        (name[:40], "extensions are named in lower-case letters and digits")
-        for name in extensions
-        if not EXTENSION.fullmatch(name)
-    ]
+    odd = [name for name in extensions if not EXTENSION.fullmatch(name)]
+    faults += [(name[:40], "extensions are named in lower-case letters and digits") for name in odd]
     if len(extensions) > MOST_EXTENSIONS:
         faults.append(("(whole)", f"at most {MOST_EXTENSIONS} extensions are taken"))
     time = _time(texts["time"], faults) if "time" in texts else defaults.time
@@ -77,7 +74,7 @@ def event_from(given: Mapping[str, Any], data: bytes, defaults: Defaults, strict
     return Event(
         kind,
         data,
-        id,
+        event_id,
         texts.get("source") or defaults.source,
         time,
         texts.get("subject"),

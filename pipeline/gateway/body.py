@@ -1,4 +1,4 @@
-"""A request's body. In: what arrives, in pieces. Out: all of it, or 413, 408, 415: never more than the limit is held."""
+"""A request's body. In: what arrives, in pieces. Out: all of it, or 413, 408, 415; no more than the limit is held."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     """
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
-        raise Refused(
-            Problem(415, "coding", "send the body uncompressed", headers={**CLOSE, "accept-encoding": "identity"})
-        )
+        headers = {**CLOSE, "accept-encoding": "identity"}
+        raise Refused(Problem(415, "coding", "send the body uncompressed", headers=headers))
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or len(declared) > 18 or int(declared) > limit:
         raise _too_large(limit)

@@ -28,7 +28,6 @@ STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 LINES = ("application/x-ndjson", "application/jsonl")
 PREFIX = b"ce-"
-FAULTS_SHOWN = 20
 TAKEN = f"{JSON}, {STRUCTURED}, {BATCH} and {LINES[0]} are taken"
 
 
@@ -97,7 +96,7 @@ def each(events: Sequence[Any], make: Callable[[int, Any], Any]) -> list[Any]:
     if faults:
         wrong = len({fault.index for fault in faults})
         detail = f"{wrong} of {len(events)} events are not as their types declare; none was taken"
-        raise Refused(Problem(400, "invalid-event", detail, faults[:FAULTS_SHOWN]))
+        raise Refused(Problem(400, "invalid-event", detail, faults))
     return made
 
 

@@ -20,6 +20,7 @@ from pipeline.errors import (
     OutboxFull,
     PayloadTooLarge,
     PipelineError,
+    RowRejected,
     StoreUnavailable,
     UndecodableBody,
     UnknownEventType,
@@ -27,12 +28,13 @@ from pipeline.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 2  # seconds: what a client is told to wait for a database, or an outbox that is full
+FAULTS_SHOWN = 20
 CLOSE = {"connection": "close"}  # for a request that was not read to its end
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in a request: `path` is dotted, "(whole)" for all of it; `index` counts a batch's events from 0."""
+    """One thing wrong in a request: `path` is dotted, "(whole)" for all; `index` counts a batch's events from 0."""
 
     path: str
     message: str
@@ -64,7 +66,7 @@ class Problem:
             **self.more,
         }
         if self.faults:
-            said["errors"] = [fault.as_json() for fault in self.faults]
+            said["errors"] = [fault.as_json() for fault in self.faults[:FAULTS_SHOWN]]
         return to_json(said)
 
     def response(self) -> Response:
@@ -95,6 +97,8 @@ def faults_of(error: EventError, index: int | None = None) -> list[Fault]:
     """What is wrong with an event, with the path of each fault where it is known."""
     if isinstance(error, InvalidPayload) and error.faults:
         return [Fault(path, message, index) for path, message in error.faults]
+    if isinstance(error, UnknownEventType):
+        return [Fault("type", str(error), index)]
     return [Fault("(whole)", str(error), index)]
 
 
@@ -113,6 +117,8 @@ def problem_of(error: PipelineError) -> Problem:
             return Problem(400, "invalid-event", "the event is not as its type declares", faults_of(error))
         case OutboxFull():
             return later("outbox-full", "too many events wait for the broker; this one was not taken", 5)
+        case RowRejected():
+            return Problem(400, "invalid-event", "it holds text that a database can't keep")
         case StoreUnavailable():
             return later("database-away", "a database does not answer; nothing was changed or is known to be")
         case _:

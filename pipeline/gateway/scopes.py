@@ -58,7 +58,7 @@ def _allows(scope: str, action: str, name: str) -> bool:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether `name` is as `pattern` says, `*` in it being any characters. Takes time in proportion, whatever they are."""
+    """Whether `name` is as `pattern` says, `*` in it being any characters."""
     first, *rest = pattern.split("*")
     if not rest:
         return name == pattern

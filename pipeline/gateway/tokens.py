@@ -100,7 +100,7 @@ class Tokens:
 
 
 def _scopes(claim: Any) -> tuple[str, ...]:
-    """The scopes of ours in the claim: words in a text (RFC 8693), or a list. Those of other services are passed over."""
+    """The scopes of ours in the claim: words in a text (RFC 8693), or a list. Those of others are passed over."""
     words = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
     return tuple(word for word in words if isinstance(word, str) and SCOPE.fullmatch(word))
 

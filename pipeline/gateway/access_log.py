@@ -1,0 +1,64 @@
+"""One log line a request, and an answer whatever happens. In: ASGI requests. Out: the same, and a line in the log.
+
+A line names the caller, never a credential, a query or anything of a body.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.gateway.body import ClientGone
+from pipeline.gateway.parts import NOTES
+from pipeline.gateway.problems import Problem
+from pipeline.log import get_logger
+
+log = get_logger("gateway")
+
+LONGEST_PATH = 300  # characters of a path in the log
+QUIET = frozenset({"/healthz", "/readyz"})  # asked every second by load balancers
+INTERNAL = Problem(500, "internal", "something went wrong here; the log of the gateway says what")
+
+
+class AccessLog:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        notes: dict[str, object] = {}
+        scope[NOTES] = notes
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except ClientGone:
+            notes["gone"] = True
+        except Exception as error:
+            log.exception("request failed", path=_path(scope), error=type(error).__name__)
+            if not status:
+                await INTERNAL.response()(scope, receive, sending)
+        if scope["path"] in QUIET:
+            return
+        taken = round((time.perf_counter() - began) * 1000, 1)
+        log.info("request", method=scope["method"], path=_path(scope), status=status, ms=taken, **notes)
+
+
+def _path(scope: Scope) -> str:
+    """As it was sent, percent-encoded: nothing in it can end a line."""
+    raw: Any = scope.get("raw_path") or b""
+    return bytes(raw).decode("latin-1")[:LONGEST_PATH]
