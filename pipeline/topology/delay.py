@@ -123,14 +123,9 @@ def delay_policies(topology: Topology, definition: Mapping[str, Any], priority: 
     """
     policies = [Policy(POLICY, PATTERN, definition, "queues", priority)]
     if targets := event_exchanges(topology):
-        pattern = f"^({'|'.join(map(_literal, targets))})$"
+        pattern = f"^({'|'.join(map(re.escape, targets))})$"
         policies.append(Policy(f"{POLICY}.due", pattern, {"alternate-exchange": UNDELIVERABLE}, "exchanges", priority))
     return policies
-
-
-def _literal(name: str) -> str:
-    """The name as a part of a regular expression, in a form that Erlang reads like Python."""
-    return re.sub(r"([^A-Za-z0-9_-])", r"[\1]", name) if not {"^", "]", "\\"} & set(name) else re.escape(name)
 
 
 def resolve_delay(data: Mapping[str, Any] | None, findings: Findings) -> Delay | None:
