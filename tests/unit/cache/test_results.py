@@ -157,6 +157,19 @@ async def test_a_stampede_is_one_query(cache: ResultCache) -> None:
     assert database.queries == 2
 
 
+async def test_a_worker_goes_before_a_reader(cache: ResultCache) -> None:
+    # given a reader that has asked the database for an old value
+    database = Database(a=b'"old"')
+    database.open.clear()
+    reading = asyncio.create_task(ask(cache, database))
+    await asyncio.sleep(0.01)
+    # when a worker puts a new one before the answer comes, then the old one does not take its place
+    await cache.put_many("payments", {"a": b'"new"'})
+    database.open.set()
+    await reading
+    assert (await ask(cache, database)).value == b'"new"'
+
+
 async def test_an_error_reaches_all_who_wait_and_is_not_kept(cache: ResultCache) -> None:
     database = Database(a=b"1")
     database.away = True
