@@ -17,6 +17,7 @@ from pipeline.amqp.declare import declare, own_channel
 from pipeline.amqp.live import live_objects
 from pipeline.errors import BrokerError, ConfigurationError, TopologyDrift
 from pipeline.settings import Settings
+from pipeline.topology.delay import delay_queues
 from pipeline.topology.expand import concerning, expand, subscription_queues
 from pipeline.topology.findings import did_you_mean
 from pipeline.topology.model import BrokerObjects, Exchange, Queue, Topology
@@ -38,6 +39,8 @@ async def verify(settings: Settings, topology: Topology, subscriptions: Sequence
             hint = did_you_mean(name, topology.subscriptions)
             raise ConfigurationError(f"the topology has no subscription {name} ({hint})")
     queues = [queue.name for name in subscriptions for queue in subscription_queues(topology.subscriptions[name])]
+    if topology.delay is not None:  # their retries and follow-up events may wait there
+        queues += [queue.name for queue in delay_queues(topology.delay)]
     desired = concerning(expand(topology), queues)
     try:
         actual = await live_objects(settings)

@@ -15,15 +15,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipeline.topology.delay import PREFIX as LADDER
+from pipeline.topology.event_log import OVERRIDDEN, marker_of, unfinished
 from pipeline.topology.expand import POLICY_PRIORITY, binding_key
-from pipeline.topology.model import Binding, BrokerObjects, Exchange, Policy, Queue
+from pipeline.topology.model import Binding, BrokerObjects, CatchUp, Exchange, Policy, Queue
 from pipeline.topology.partitions import former_selves, ordered_names, owner_of, superseded
 from pipeline.topology.resolve import POLICY_PREFIX
 from pipeline.topology.scalars import duration_ms
 
 StepKind = Literal["create", "change", "drift", "immutable", "unmanaged"]
 KINDS: tuple[StepKind, ...] = ("create", "change", "drift", "immutable", "unmanaged")
-BrokerObject = Exchange | Queue | Binding | Policy
+BrokerObject = Exchange | Queue | Binding | Policy | CatchUp
 
 EXIT_NOTHING, EXIT_CHANGES, EXIT_DESTRUCTION = 0, 2, 3
 
@@ -95,6 +97,7 @@ def plan(desired: BrokerObjects, actual: BrokerObjects) -> Plan:
         *_policies(desired, actual),
         *_queues(desired, actual),
         *_bindings(desired, actual),
+        *_catch_ups(desired, actual),
         *_unmanaged(desired, actual),
     ]
     return Plan(tuple(sorted(steps, key=lambda step: KINDS.index(step.kind))))
@@ -120,7 +123,7 @@ def _exchanges(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
             yield Step("immutable", exchange, "; ".join(differences))
 
 
-OWN_ROLES = ("delay", "scheduler")  # queues of the library that belong to no subscription
+OWN_ROLES = ("delay", "scheduler", "log")  # queues of the library that belong to no subscription
 _ROLE_ORDER = {"plain": 0, "dead_letter": 1, "retry": 2, "work": 3}
 
 
@@ -131,7 +134,7 @@ def _queues(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
             yield Step("create", queue, str(queue.arguments.get("x-queue-type", "classic")))
         elif differences := [
             *_fields(queue, there, "durable", "auto_delete"),
-            *_arguments(_typed(queue), _typed(there)),
+            *_arguments(_typed(queue), _typed(there, OVERRIDDEN if queue.role == "log" else ())),
         ]:
             yield Step("immutable", queue, "; ".join(differences))
 
@@ -173,11 +176,20 @@ def _bindings(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
         managed = desired.queues if binding.destination_type == "queue" else desired.exchanges
         # What somebody else binds to our exchanges is theirs; what is bound to our queues changes what we get.
         if binding.destination in managed and binding_key(binding) not in wanted:
-            yield Step("drift", binding, "not in the files", prunable=True)
+            if binding.source.startswith(f"{LADDER}."):  # files of before `delay:`, or after it: both get on with it
+                yield Step("unmanaged", binding, "of the delay ladder")
+            else:
+                yield Step("drift", binding, "not in the files", prunable=True)
     for binding in superseded(desired, actual):
         yield Step("change", binding, "unbound once the new partitions are bound; workers empty the old ones first")
     for was, why in former_selves(desired, actual):
         yield Step("immutable", was, why)
+
+
+def _catch_ups(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
+    for each in unfinished(desired, actual):
+        again = marker_of(each.name) in actual.queues
+        yield Step("create", each, f"{'goes on' if again else 'catches up'} from {each.start} in {each.stream}")
 
 
 def _unmanaged(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
@@ -186,8 +198,9 @@ def _unmanaged(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
         if name not in desired.exchanges:
             yield Step("unmanaged", exchange, exchange.type, prunable=bool(owner_of(name, ordered)))
     subscriptions = {queue.subscription for queue in desired.queues.values() if queue.subscription}
+    marks = {marker_of(each.name) for each in desired.catch_ups}
     for name, queue in actual.queues.items():
-        if name not in desired.queues:
+        if name not in desired.queues and name not in marks:
             yield Step(
                 "unmanaged",
                 queue,
@@ -202,7 +215,9 @@ def _unmanaged(desired: BrokerObjects, actual: BrokerObjects) -> Iterator[Step]:
 
 
 def _was_ours(queue: str, subscriptions: set[str]) -> bool:
-    """Whether a queue outside the files can only have been a retry or dead-letter queue of one of `subscriptions`."""
+    """Whether a queue outside the files can only have been made for files like these."""
+    if queue.startswith(f"{LADDER}."):
+        return True
     owner, retry, delay = queue.rpartition(".retry.")
     if retry and owner in subscriptions and duration_ms(delay) is not None:
         return True
@@ -230,8 +245,9 @@ def _type(queue: Queue) -> str:
     return str(queue.arguments.get("x-queue-type", "classic"))
 
 
-def _typed(queue: Queue) -> dict[str, Any]:
-    return {"x-queue-type": _type(queue), **queue.arguments}
+def _typed(queue: Queue, overridden: tuple[str, ...] = ()) -> dict[str, Any]:
+    arguments = {name: value for name, value in queue.arguments.items() if name not in overridden}
+    return {"x-queue-type": _type(queue), **arguments}
 
 
 def _definition(policy: Policy) -> str:

@@ -13,8 +13,9 @@ import pytest_asyncio
 
 from pipeline.amqp.consumer import Consumer
 from pipeline.amqp.publisher import Publisher
+from pipeline.amqp.verify import verify
 from pipeline.delayed import Resent, cancel, look, resend
-from pipeline.errors import ObjectMissing, Unroutable
+from pipeline.errors import ObjectMissing, TopologyDrift, Unroutable
 from pipeline.event import Event, utc_now
 from pipeline.message import Delivery
 from pipeline.settings import Settings
@@ -237,3 +238,27 @@ async def test_a_ladder_that_is_not_applied_is_said_to_be_missing(settings: Sett
         ObjectMissing, match=r"queue pipeline\.delay\.undeliverable is not on the broker; `pipeline topology apply`"
     ):
         await look(settings, TOPOLOGY)
+
+
+async def test_files_with_and_without_the_ladder_get_on_with_the_same_broker(
+    publisher: Publisher, settings: Settings
+) -> None:
+    # Given an event that waits in a ladder that the files no longer have
+    await publisher.publish("order.due", {}, id="e1", after=2)
+    without = topology_of(FILE.replace("delay: {max: 10m}", ""))
+    shorter = topology_of(FILE.replace("delay: {max: 10m}", "delay: {max: 1s}"))
+
+    # Then workers of both kinds may start, there is nothing to do, and the event comes
+    for topology in (without, shorter):
+        await verify(settings, topology, ["work"])
+        assert (await planned(settings, topology)).exit_code == 0
+    async with consuming(settings) as work:
+        assert ids(await take(work, 1)) == ["e1"]
+
+    # and what is empty can be removed
+    pruned = await applied(settings, without, prune=True)
+    assert {step.name for step in pruned.pruned} >= {"pipeline.delay.1s", "pipeline.delay.512s"}
+
+    # but with the ladder in the files a worker wants all of it
+    with pytest.raises(TopologyDrift, match=r"queue pipeline\.delay\.1s is missing"):
+        await verify(settings, TOPOLOGY, ["work"])
