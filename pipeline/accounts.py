@@ -59,13 +59,14 @@ class Account:
 
 def log_stream(topology: Topology) -> str:
     """The stream that every published event goes to as well. Raises: ConfigurationError when none is declared."""
+    if topology.event_log is not None:
+        return topology.event_log.name
     for binding in topology.bindings:
         queue = topology.queues.get(binding.destination)
         if queue is not None and queue.arguments.get("x-queue-type") == "stream" and binding.routing_key == "#":
             return queue.name
     raise ConfigurationError(
-        "accounts need to know what was published: declare a stream for it, e.g. "
-        "queues: {events.log: {type: stream}} and bindings: [{exchange: events, queue: events.log, routing_key: '#'}]"
+        "accounts need to know what was published: declare the event log, e.g. event_log: {exchange: events}"
     )
 
 

@@ -4,7 +4,9 @@
     ├── ConfigurationError                 2   settings, arguments or files are wrong
     │   ├── TopologyError                  2   the topology files; carries every problem found
     │   ├── HandlerError                   2   a handler module or function is missing or unusable
-    │   └── NoDelayLadder                  2   a delay was asked for, and the topology declares none
+    │   ├── NoDelayLadder                  2   a delay was asked for, and the topology declares none
+    │   ├── NoEventLog                     2   the log was asked for, and the topology declares none
+    │   └── BadExpression                  2   a `--where` can't be read, or asks for more than the event
     ├── BrokerError                        4   RabbitMQ can't be used
     │   ├── BrokerUnavailable              4   nobody answers, or the connection was lost
     │   ├── AuthenticationFailed           4   the broker refused user or password
@@ -13,6 +15,7 @@
     │   ├── ObjectMissing                  4   a queue or exchange is not there
     │   ├── ObjectLocked                   4   somebody else holds it exclusively
     │   ├── ProtocolViolation              4   bytes that are not AMQP 0-9-1
+    │   ├── LogTruncated                   4   the event log no longer holds what was to be read next
     │   └── TopologyDrift                  3   broker and topology files differ
     ├── StoreError                         5   a database can't be used
     │   ├── StoreUnavailable               5   it does not answer now; nobody's event is at fault
@@ -92,6 +95,14 @@ class NoDelayLadder(ConfigurationError):
     """A delay was asked for, and the topology declares no delay ladder."""
 
 
+class NoEventLog(ConfigurationError):
+    """The event log was asked for, and the topology declares none."""
+
+
+class BadExpression(ConfigurationError):
+    """An expression over events can't be read, or asks for something other than the event."""
+
+
 class BrokerError(PipelineError):
     """RabbitMQ can't be used."""
 
@@ -124,6 +135,15 @@ class ObjectLocked(BrokerError):
 
 class ProtocolViolation(BrokerError):
     """The peer sent bytes that are not AMQP 0-9-1; the connection is closed."""
+
+
+class LogTruncated(BrokerError):
+    """The event log begins at offset `first` now; what was `wanted` next is dropped for its age or size."""
+
+    def __init__(self, message: str, wanted: int, first: int) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+        self.first = first
 
 
 class TopologyDrift(BrokerError):

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipeline.topology.delay import delay_bindings, delay_exchanges, delay_policies, delay_queues
+from pipeline.topology.event_log import catch_ups, log_policy
 from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Policy, Queue, Subscription, Topology
 from pipeline.topology.partitions import ordered_bindings, ordered_exchanges, ordered_queues
 from pipeline.topology.resolve import POLICY_PREFIX
@@ -48,7 +49,8 @@ def expand(topology: Topology) -> BrokerObjects:
     if topology.schedules:
         queues[scheduler_queue().name] = scheduler_queue()
     policies.update((policy.name, policy) for policy in own_policies(topology))
-    return BrokerObjects(exchanges, queues, unique(bindings), policies)
+    pending = catch_ups(topology.event_log, topology.subscriptions.values())
+    return BrokerObjects(exchanges, queues, unique(bindings), policies, pending)
 
 
 def _add_delay(
@@ -64,6 +66,8 @@ def own_policies(topology: Topology) -> list[Policy]:
     """The policies of the delay ladder's queues and of the schedulers' queue."""
     unlimited = {"delivery-limit": UNLIMITED_DELIVERIES}
     policies = delay_policies(topology, unlimited, POLICY_PRIORITY) if topology.delay is not None else []
+    if topology.event_log is not None:
+        policies.append(log_policy(topology.event_log, POLICY_PRIORITY))
     return [*policies, scheduler_policy(unlimited, POLICY_PRIORITY)] if topology.schedules else policies
 
 

@@ -54,6 +54,7 @@ ORDER_KEY = Text(
     "data.sku",
     max_bytes=128,
 )
+START = Text("first, a duration such as 2h, a time or an offset of the log", example="first", max_bytes=64)
 REGEX = Text("a regular expression", r"[^\x00-\x1f\x7f]+", "^orders")
 
 _ARGUMENTS = Key("arguments", Free(), "Further RabbitMQ arguments, by RabbitMQ's own names (`x-…`).")
@@ -140,6 +141,7 @@ SUBSCRIPTION = Record(
             Choice(("reject", "default")),
             "Whether events without a key are refused, or are one key together. Only with `order_by`.",
         ),
+        Key("start", START, "A new subscription first gets what is in the event log since then."),
     )
 )
 
@@ -201,6 +203,16 @@ POLICY = Record(
 
 DELAY = Record((Key("max", Span(1000, 366 * DAY_MS), "The longest an event may wait.", default="30d"),))
 
+EVENT_LOG = Record(
+    (
+        Key("exchange", NAME, "The exchange whose events it keeps.", required=True),
+        Key("name", NAME, "The stream's name. Left out: the exchange's with `.log`."),
+        Key("max_age", Span(1000, 36_500 * DAY_MS), "Older events are dropped, by whole segments.", default="7d"),
+        Key("max_size", Size(64_000, MAX_BYTES), "Above it the oldest are dropped, by whole segments.", default="5GB"),
+        Key("segment_size", Size(64_000, 3_000_000_000), "The size of a segment.", default="100MB"),
+    )
+)
+
 SCHEDULE = Record(
     (
         Key("cron", Text("a cron expression", example="0 6 * * MON-FRI"), "When: minute, hour, day, month, weekday."),
@@ -223,6 +235,7 @@ FILE = Record(
         Key("exchanges", MapOf(NAME, EXCHANGE), "Exchanges by name."),
         Key("events", MapOf(EVENT_NAME, EVENT), "What may be published, and where it goes."),
         Key("subscriptions", MapOf(SUBSCRIPTION_NAME, SUBSCRIPTION), "Named consumer groups; each gets its own copy."),
+        Key("event_log", EVENT_LOG, "Keeps every event of an exchange in a stream: see event-log.md."),
         Key("delay", DELAY, "Lets events and retries wait in the broker; there is no delay without it."),
         Key("schedules", MapOf(SUBSCRIPTION_NAME, SCHEDULE), "Events that a scheduler publishes again and again."),
         Key("queues", MapOf(NAME, QUEUE), "Plain queues, for what subscriptions do not say."),

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import Problem, TopologyError
 from pipeline.topology.delay import check_delay_names, resolve_delay
+from pipeline.topology.event_log import check_log_name, check_start, log_bindings, log_queue, resolve_event_log
 from pipeline.topology.expand import expand, subscription_queues
 from pipeline.topology.findings import Findings, Place
 from pipeline.topology.keys import FILE
@@ -33,7 +34,7 @@ from pipeline.topology.yaml_tree import YamlError, parse
 
 MAX_FILE_BYTES = 1024 * 1024  # a topology of a thousand subscriptions is a tenth of it
 _SECTIONS = ("exchanges", "events", "subscriptions", "queues", "policies", "schedules")
-_ONCE = ("delay",)  # sections without names: one file has them
+_ONCE = ("delay", "event_log")  # sections without names: one file has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +158,23 @@ def _resolve(merged: dict[str, Any], files: tuple[str, ...], findings: Findings)
     delay = resolve_delay(merged.get("delay"), findings)
     schedules = resolve_schedules(merged["schedules"], events, findings)
     check_scheduler_name(schedules, {"queues": queues, "subscriptions": subscriptions}, findings)
+    log = resolve_event_log(merged.get("event_log"), exchanges, findings)
+    check_log_name(log, queues, owners, findings)
+    check_start(subscriptions, log, events, [*queues, *owners], findings)
+    if log is not None:
+        queues[log.name] = log_queue(log)
+        bindings += log_bindings(log, exchanges, events.values())
     topology = Topology(
-        exchanges, events, subscriptions, queues, tuple(bindings), policies, files, delay=delay, schedules=schedules
+        exchanges,
+        events,
+        subscriptions,
+        queues,
+        tuple(bindings),
+        policies,
+        files,
+        delay=delay,
+        schedules=schedules,
+        event_log=log,
     )
     check_delay_names(topology, [*queues, *owners], findings)
     return topology

@@ -30,7 +30,7 @@ class Queue:
     durable: bool = True
     auto_delete: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    role: str = "plain"  # work | retry | dead_letter | delay | scheduler | plain: for people and pictures
+    role: str = "plain"  # work | retry | dead_letter | delay | scheduler | log | plain: for people and pictures
     subscription: str = ""  # whose it is; "" for plain queues
 
 
@@ -96,6 +96,7 @@ class Subscription:
     partitions: int = 0  # queues of an ordered subscription, named and bound by `partitions.py`
     on_dead: str = "continue"  # or "park": what follows a dead letter of its key waits for it
     on_missing_key: str = "reject"  # or "default": events without a key are in order among themselves
+    start: str = ""  # a new one catches up from this `LogPoint` of the event log; "" begins with what comes
 
     @property
     def queue(self) -> str:
@@ -141,6 +142,26 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class EventLog:
+    """A stream that keeps every event of `exchange` for `max_age` seconds or until it has `max_size` bytes."""
+
+    exchange: str
+    name: str
+    max_age: float
+    max_size: int
+    segment_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """A new subscription, by name, that is to get what is in the log's stream since `start` before it goes live."""
+
+    name: str
+    stream: str
+    start: str
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """Everything the files declare, merged and valid. Mappings are keyed by name, in file order."""
 
@@ -153,6 +174,7 @@ class Topology:
     files: tuple[str, ...] = ()
     delay: Delay | None = None
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    event_log: EventLog | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +185,7 @@ class BrokerObjects:
     queues: Mapping[str, Queue]
     bindings: tuple[Binding, ...]
     policies: Mapping[str, Policy]
+    catch_ups: tuple[CatchUp, ...] = ()  # desired ones only
 
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))

@@ -50,6 +50,7 @@ def resolve_subscriptions(
             delivery_limit=_delivery_limit(entry, retry, path, findings),
             exchange=_exchange(entry, path, exchanges, findings),
             policy=_policy(entry.get("policy", {}), (*path, "policy"), findings),
+            start=entry.get("start", ""),
             **resolve_order(entry, path, findings),
         )
         check_order(subscriptions[name], path, exchanges, findings)

@@ -104,4 +104,4 @@ async def test_accounts_need_a_record_of_what_was_published(app: Application) ->
     app.write("topology.yaml", TOPOLOGY.partition("queues:")[0])
     done = await app.run("accounts")
     assert done.code == 2
-    assert done.err.startswith("error: accounts need to know what was published: declare a stream for it")
+    assert done.err.startswith("error: accounts need to know what was published: declare the event log")

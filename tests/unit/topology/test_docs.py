@@ -35,6 +35,7 @@ RECORDS = {
     "## Events": keys.EVENT,
     "## Subscriptions": keys.SUBSCRIPTION,
     "### Retries": keys.RETRY,
+    "## Event log": keys.EVENT_LOG,
     "## Delay": keys.DELAY,
     "## Schedules": keys.SCHEDULE,
     "## Plain queues": keys.QUEUE,
