@@ -16,8 +16,9 @@ from pipeline.errors import StoreUnavailable
 from pipeline.store.producer import Acceptance, NewEvent, ProducerStore
 from tests.store.conftest import Look
 from tests.store.events import event
-from tests.store.places import Place
+from tests.store.places import Place, PostgresDatabase
 from tests.support.postgres import Databases
+from tests.support.topologies import until
 
 ROOM = 1_000_000
 ACCEPTED, REPEATED, CONFLICT = Acceptance.ACCEPTED, Acceptance.REPEATED, Acceptance.CONFLICT
@@ -188,4 +189,43 @@ async def test_a_locked_database_is_told_to_every_caller(place: Place) -> None:
     # then each hears that it does not answer, and may come again
     assert [type(result) for result in results] == [StoreUnavailable] * 5
     assert await store.accept([event("0")], ROOM) == [ACCEPTED]
+    await store.close()
+
+
+async def test_postgresql_ends_in_the_middle_and_every_event_is_one(fragile_place: PostgresDatabase) -> None:
+    # given calls that come one after the other, each again until it is answered
+    store = await ProducerStore.open(fragile_place.url)
+    calls = [[event(f"{number}-{part}") for part in range(20)] for number in range(300)]
+    failed = 0
+
+    async def accept_all() -> None:
+        nonlocal failed
+        for call in calls:
+            while True:
+                try:
+                    assert set(await store.accept(call, ROOM)) <= {ACCEPTED, REPEATED}
+                    break
+                except StoreUnavailable:
+                    failed += 1
+                    await asyncio.sleep(0.05)
+
+    # when the server ends at once, and comes back
+    accepting = asyncio.create_task(accept_all())
+    server = fragile_place.databases.server
+
+    async def in_the_middle() -> bool:
+        return len(await store.waiting(10_000)) >= 100
+
+    async def noticed() -> bool:
+        return failed > 0 or accepting.done()
+
+    await until(in_the_middle, "the first calls are answered")
+    await asyncio.to_thread(server.crash)
+    await until(noticed, "a call fails")
+    await asyncio.to_thread(server.start)
+    await accepting
+
+    # then every event waits once, in the order of the calls
+    assert failed
+    assert [row.event_id for row in await store.waiting(10_000)] == [each.id for call in calls for each in call]
     await store.close()
