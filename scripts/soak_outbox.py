@@ -79,6 +79,7 @@ class Soak:
             victim = self.dice.choice(self.relays)
             if self.dice.random() < 0.7:
                 victim.kill()
+                victim.wait()
                 self.done["killed"] += 1
             else:
                 victim.send_signal(signal.SIGSTOP)
