@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.common import run_async, start_logging
 
-WIDTH = 140  # columns off a terminal
+WIDTH = 120  # columns off a terminal
 STYLES = {"live": "green", "stalled": "yellow", "gone": "red"}
 
 
@@ -51,20 +51,23 @@ def _print(views: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from pipeline.event import utc_now
+
     if not views:
         return
     table = Table()
-    for heading in ("state", "serves", "host", "process", "version", "started", "last seen", "id"):
-        table.add_column(heading, no_wrap=heading in ("state", "process", "id"))
+    for heading in ("state", "serves", "host", "process", "version", "started", "last seen"):
+        table.add_column(heading, no_wrap=heading != "serves")
     for each in views:
         serves = "\n".join(
             escape(f"{one.subscription}: {', '.join(one.event_types)}")
             + (" [yellow](no consumer)[/]" if one.consuming is False and each.state != "gone" else "")
             for one in each.serves
         )
-        times = (f"{moment:%Y-%m-%d %H:%M:%S}Z" for moment in (each.started, each.last_seen))
         state = f"[{STYLES[each.state]}]{each.state}[/]"
-        table.add_row(state, serves, escape(each.host), str(each.process), each.version, *times, each.id)
+        silence = f"{max(0.0, (utc_now() - each.last_seen).total_seconds()):,.0f} s ago"
+        started = f"{each.started:%Y-%m-%d %H:%M:%S}Z"
+        table.add_row(state, serves, escape(each.host), str(each.process), each.version, started, silence)
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
