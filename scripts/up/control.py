@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +27,8 @@ from scripts.up.supervisor import OWN
 START_PATIENCE = 900.0  # s: the first time, packages are downloaded
 STOP_PATIENCE = 120.0  # s: workers may drain for 30
 POLL = 0.1  # s
+# The shell puts it in the background and ends, so that it is nobody's child.
+LAUNCH = 'output=$1; shift; "$@" </dev/null >"$output" 2>&1 & echo $!'
 SHOWN = 15  # lines of the log, when it could not start
 
 
@@ -100,24 +103,23 @@ def down(place: Place) -> bool:
 
 def sweep(place: Place) -> bool:
     """End what a killed supervisor left running: front to back, as it would have. False when there was nothing."""
-    left = {pid: box for pid, box in marks.find_all(place).items() if box != OWN}
-    order = read_status(place).get("boxes", {})
-    known = [box for box in reversed(list(order)) if box in left.values()]
-    for box in [*known, *sorted({name for name in left.values() if name not in order})]:
-        marks.end_orderly(place, box)
+    left = {box for box in marks.find_all(place).values() if box != OWN}
+    stores = {box for box in left if box.endswith(("-db", "-cache"))}
+    with ThreadPoolExecutor(max_workers=max(1, len(left))) as together:
+        for stage in (left & {"haproxy"}, left - stores - {"haproxy"}, stores):
+            list(together.map(lambda box: marks.end_orderly(place, box), sorted(stage)))
     return Node(place.folder).stop() or bool(left)
 
 
 def _launch(place: Place, arguments: list[str]) -> int:
     """Start a supervisor that outlives us."""
-    with (place.folder / "supervisor.out").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.up", "run", *arguments],
-            cwd=PROJECT,
-            env={**os.environ, **marks.mark(place, OWN)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    return process.pid
+    output = place.folder / "supervisor.out"
+    started = subprocess.run(
+        ["/bin/sh", "-c", LAUNCH, "sh", str(output), sys.executable, "-m", "scripts.up", "run", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **marks.mark(place, OWN)},
+        stdout=subprocess.PIPE,
+        check=True,
+        start_new_session=True,
+    )
+    return int(started.stdout)

@@ -28,7 +28,7 @@ from scripts.up.supervisor import OWN
 RATE = 30.0  # requests/s: there is one machine for all boxes, the clients, and other tests
 GONE = 2.0  # s that a box is away at least
 CALM = 0.7  # s before a kill, and after a return
-KEPT = ("gateway-1", "broker", "payments-db", "payments-cache", "payments-worker", "relay")  # no request may fail
+KEPT = ("gateway-1", "broker", "payments-cache", "payments-worker", "relay")  # no request may fail
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,12 @@ def loss_of(told: Told, box: str) -> Loss:
 def test_no_request_fails_while_this_box_is_gone(told: Told, box: str) -> None:
     failed = loss_of(told, box).failed
     assert not failed, f"{len(failed)} failed, the first with {failed[0].status} {failed[0].words}"
+
+
+def test_without_a_workers_database_every_event_is_taken_and_only_what_lies_in_it_can_not_be_read(told: Told) -> None:
+    failed = loss_of(told, "payments-db").failed
+    assert [each for each in failed if not each.reads] == []
+    assert {each.status for each in failed} <= {503}
 
 
 def test_without_the_producers_database_requests_are_refused_and_never_in_doubt_for_long(told: Told) -> None:
