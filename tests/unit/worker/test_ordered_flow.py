@@ -55,7 +55,7 @@ class World:
         self.effects: list[int] = []
         self.rows: dict[str, LineRow] = {}
         self.dead: list[int] = []
-        self.refuse: set[int] = set()  # events whose rows the next commit refuses
+        self.refuse: int | None = None  # which of the next commit's events is refused by the database
 
     def commit(self, entries: Sequence[Entry], epochs: Mapping[str, int]) -> OrderedReport:
         """What the store promises."""
@@ -64,6 +64,8 @@ class World:
             report.stale.add("q")
             return report
         bad: set[str | None] = set()
+        written = [int(each.event_id) for each in entries if each.effects and each.event_id not in self.inbox]
+        refused = written[self.refuse % len(written)] if self.refuse is not None and written else None
         for index, entry in enumerate(entries):
             number = int(entry.event_id)
             if entry.key in bad:
@@ -79,14 +81,14 @@ class World:
                 )
             elif entry.event_id in self.inbox:
                 report.duplicates.add(index)
-            elif number in self.refuse:
+            elif number == refused:
                 bad.add(entry.key)
                 report.rejected[index] = RowRejected("refused")
             else:
                 self.inbox.add(entry.event_id)
                 self.effects.append(number)
                 self.rows.pop(entry.event_id, None)
-        self.refuse = set()
+        self.refuse = None
         return report
 
 
@@ -154,8 +156,8 @@ class Process:
             error = Reject("no") if how == "reject" else Retry("later", 0)
             self.flow.ended(Failed(work.delivery, failure_of(error), work.attempt, work.event.id, "e"))
 
-    def end_commit(self, refuse: set[int]) -> None:
-        """The commit under way ends; the rows of some events are refused."""
+    def end_commit(self, refuse: int | None) -> None:
+        """The commit under way ends; the rows of some event are refused, or of none."""
         if self.gates:
             self.world.refuse = refuse
             self.gates.pop(0).set_result(None)
@@ -173,13 +175,21 @@ class Process:
         self.flow.go()
 
 
+# Often enough what makes it hard: some handled ahead of a commit that refuses the first, takeovers with much in hand.
+HANDLER_ENDS = st.tuples(
+    st.just("handler"), st.integers(0, 5), st.sampled_from(["ok", "ok", "ok", "ok", "retry", "reject"])
+)
 OPERATIONS = st.one_of(
-    st.tuples(st.just("arrive"), st.integers(1, 5), st.just("")),
-    st.tuples(st.just("handler"), st.integers(0, 5), st.sampled_from(["ok", "ok", "ok", "retry", "reject"])),
-    st.tuples(st.just("commit"), st.integers(0, 20), st.sampled_from(["", "", "refuse"])),
-    st.tuples(st.just("bury"), st.just(0), st.just("")),
+    st.tuples(st.just("arrive"), st.integers(1, 8), st.just("")),
+    HANDLER_ENDS,
+    HANDLER_ENDS,
+    HANDLER_ENDS,
+    st.tuples(st.just("commit"), st.integers(0, 5), st.sampled_from(["", "", "refuse"])),
+    st.tuples(st.just("bury"), st.integers(0, 5), st.just("")),
     st.tuples(st.just("taken over"), st.just(0), st.just("")),
 )
+HISTORIES = st.lists(OPERATIONS, min_size=10, max_size=80)
+EVENTS = st.lists(st.sampled_from(KEYS), min_size=4, max_size=14)
 
 
 async def turns() -> None:
@@ -200,7 +210,7 @@ async def played(on_dead: str, events: Sequence[str], operations: Sequence[tuple
             case "handler":
                 process.end_handler(number, how)
             case "commit":
-                process.end_commit({number} if how else set())
+                process.end_commit(number if how else None)
             case "bury":
                 process.bury()
             case _:
@@ -214,10 +224,9 @@ async def played(on_dead: str, events: Sequence[str], operations: Sequence[tuple
         last.arrive(3)
         for process in processes:
             process.end_handler(0, "ok")
-            process.end_commit(set())
+            process.end_commit(None)
             process.bury()
         await turns()
-        await asyncio.sleep(0.0002)
     for process in processes:
         process.life.end()
         process.task.cancel()
@@ -225,8 +234,8 @@ async def played(on_dead: str, events: Sequence[str], operations: Sequence[tuple
     return world
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.lists(st.sampled_from(KEYS), min_size=1, max_size=14), st.lists(OPERATIONS, max_size=60))
+@settings(deadline=None, max_examples=120)
+@given(EVENTS, HISTORIES)
 def test_effects_of_a_key_are_exact_and_gap_free(events: list[str], operations: list[tuple[str, int, str]]) -> None:
     world = asyncio.run(played("continue", events, operations))
 
@@ -239,8 +248,8 @@ def test_effects_of_a_key_are_exact_and_gap_free(events: list[str], operations: 
         assert not set(ours) & dead, "nothing is both"
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.lists(st.sampled_from(KEYS), min_size=1, max_size=14), st.lists(OPERATIONS, max_size=60))
+@settings(deadline=None, max_examples=120)
+@given(EVENTS, HISTORIES)
 def test_nothing_of_a_parked_key_passes_its_dead_letter(
     events: list[str], operations: list[tuple[str, int, str]]
 ) -> None:
