@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from scripts.chaos.load import Done
 from scripts.chaos.story import BOXES, Told, tell
 from scripts.up import control
 from scripts.up.place import PROJECT, Place, open_place
@@ -57,6 +58,13 @@ async def _tell(place: Place, arguments: argparse.Namespace) -> Told:
     return await tell(place, arguments.rate, rounds(), arguments.gone, 2.0, lambda words: print(words, flush=True))
 
 
+def _broken(box: str, failed: Done) -> bool:
+    """Whether a failed request breaks a promise."""
+    if failed.status != 503 or box in KEPT:
+        return True
+    return box in TAKES and not failed.reads
+
+
 def report(told: Told, folder: Path) -> int:
     """Say what was found; the exit code."""
     books = told.books
@@ -65,9 +73,9 @@ def report(told: Told, folder: Path) -> int:
         print(f"  {name:<12} {count} processed, {books.dead[name]} dead letters")
     for words in books.wrong[:20]:
         print(f"  WRONG: {words}")
-    failed = {loss.box: len(loss.failed) for loss in told.losses if loss.box in KEPT and loss.failed}
-    for box, count in failed.items():
-        print(f"  WRONG: {count} requests failed while {box} was gone")
+    failed = [(loss.box, each) for loss in told.losses for each in loss.failed if _broken(loss.box, each)]
+    for box, each in failed[:20]:
+        print(f"  WRONG: request {each.number} failed with {each.status} while {box} was gone: {each.words}")
     if books.wrong or failed:
         return 1
     print("every accepted event was processed or dead-lettered, once, in every subscription")

@@ -113,8 +113,7 @@ def readable_by_others(place: Place, name: str) -> Path:
     """
     folder = place.folder / name
     way = (place.folder, *place.folder.parents)
-    for part in (place.folder,):
-        part.chmod(0o711)  # may be walked through; what lies in it stays private
+    place.folder.chmod(0o711)  # may be walked through; what lies in it stays private
     if all(part.stat().st_mode & 0o001 for part in way):
         folder.mkdir(mode=0o711, exist_ok=True)
         return folder

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.broker.processes import end
 from scripts.up import control, marks
 from scripts.up.box import ProcessBox, Step
 from scripts.up.journal import Journal
-from scripts.up.place import PROJECT, Place, choose_ports, open_place
+from scripts.up.place import PROJECT, Place, choose_ports, open_place, readable_by_others
 from scripts.up.supervisor import OWN, Stage, Supervisor
 from tests.support.topologies import until
 
@@ -244,6 +245,27 @@ def test_a_supervisor_that_can_not_begin_says_why(tmp_path: Path) -> None:
     left = marks.find(place, OWN)
     end(left, signal.SIGKILL, 5)
     assert not left
+
+
+def test_a_box_of_another_user_lies_where_that_user_can_come(tmp_path: Path) -> None:
+    # given a place that anybody may walk to, and one in a closed folder, such as root's home
+    tmp_path.chmod(0o700)
+    closed = open_place(tmp_path / "closed")
+    with tempfile.TemporaryDirectory(prefix="pipeline-test-") as folder:
+        Path(folder).chmod(0o711)
+        walkable = open_place(Path(folder) / "up")
+        # then the first keeps its box itself, and stays closed to reading
+        assert readable_by_others(walkable, "some-db") == walkable.folder / "some-db"
+        assert walkable.folder.stat().st_mode & 0o077 == 0o011
+    # and the second one's box is elsewhere, at the same place each time, and can be walked to
+    elsewhere = readable_by_others(closed, "some-db")
+    try:
+        assert elsewhere == readable_by_others(closed, "some-db")
+        assert elsewhere.name == "some-db"
+        assert tmp_path not in elsewhere.parents
+        assert all(part.stat().st_mode & 0o001 for part in (elsewhere, *elsewhere.parents))
+    finally:
+        shutil.rmtree(elsewhere.parent)
 
 
 def test_secrets_are_for_the_owner(place: Place) -> None:
