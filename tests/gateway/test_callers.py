@@ -86,7 +86,7 @@ def test_without_credentials_nothing_is_open_but_health_and_the_empty_page(door:
 )
 def test_a_key_that_is_none_is_refused(door: Gateway, given: str) -> None:
     with door.client() as client:
-        problem(client.post(PATH, json={"number": 1}, headers={"x-api-key": given.encode()}), 401, "credentials")
+        problem(client.post(PATH, json={"number": 1}, headers={b"x-api-key": given.encode()}), 401, "credentials")
 
 
 def test_a_key_with_another_secret_is_refused_and_a_revoked_one_soon(door: Gateway, application: Shop) -> None:
@@ -132,7 +132,7 @@ def test_a_token_that_is_not_to_be_trusted_is_refused(tokens: Gateway, issuer: I
         "without a subject": issuer.token(sub=None),
         "signed by a stranger": issuer.token(key=stranger),
         "of an unknown key": issuer.token(kid="two"),
-        "not signed": jwt.encode(claims, None, "none", headers={"kid": "one"}),
+        "not signed": jwt.encode(claims, "", "none", headers={"kid": "one"}),
         "signed with the public key as a secret": _hmac_signed(claims, public),
         "changed": issuer.token()[:-10] + "AAAAAAAAAA",
         "too long": issuer.token(more="x" * 9000),

@@ -71,7 +71,7 @@ def test_the_key_of_another_caller_is_another_event(door: Gateway, application: 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 256, "é"])
 def test_an_idempotency_key_that_can_not_be_one_is_refused(client: httpx2.Client, given: str) -> None:
-    answer = post(client, {"number": 1}, headers={"idempotency-key": given.encode()})
+    answer = post(client, {"number": 1}, headers={b"idempotency-key": given.encode()})
     problem(answer, 400, "idempotency-key")
 
 

@@ -103,6 +103,18 @@ def gateway(folder: Path, environ: Mapping[str, str], *arguments: str) -> Iterat
         running.kill()
 
 
+@contextmanager
+def application_worker(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """Workers of all subscriptions for the block, then ended in order."""
+    command = [sys.executable, "-m", "pipeline", "worker", "start", "--log-level", "warning"]
+    process = subprocess.Popen(command, cwd=folder, env=dict(environ))
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
 def pipeline(folder: Path, environ: Mapping[str, str], *arguments: str) -> str:
     """What `pipeline ...` prints; it must end well."""
     done = subprocess.run(
