@@ -25,6 +25,9 @@ SUBSCRIPTION = "pipeline-subscription"  # str, whose dead letter this is
 EXCHANGE = "pipeline-exchange"  # str, where it was first published to
 ROUTING_KEY = "pipeline-routing-key"  # str, with which key
 REDRIVES = "pipeline-redrives"  # int, how often it was redriven
+# Set on what `pipeline events replay` copies from the event log.
+REPLAY = "pipeline-replay"  # str, the replay's id
+FORCED = "pipeline-replay-forced"  # true: to be processed again, once per replay
 # Set on what waits in the delay ladder (topology/delay.py), beside `pipeline-delay-<level>`.
 DELAY_PREFIX = "pipeline-delay-"
 DELAY_DUE = "pipeline-delay-due"  # int, µs since the epoch

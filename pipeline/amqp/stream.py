@@ -135,7 +135,7 @@ async def _one_life(
     """Reads on one connection until `end`, or until it is lost."""
     lane = await Lane.open(settings, f"reading {stream}")
     try:
-        expected = at if isinstance(at, int) else None
+        expected = at if isinstance(at, int) and at > 0 else None  # from the beginning is from what is left
         async with _reading(lane, stream, FIRST if at == 0 else at, prefetch) as reader:
             while True:
                 batch = await reader.next(STALLED)

@@ -135,18 +135,20 @@ class Committer:
             connection.execute(statement).close()
 
         writes = InOrder(self._rows, lambda *rows: self._database.insert_rows(connection, *rows), run)
-        results, outgoing = [], []
+        outgoing = []
+        results: dict[str, list[str]] = {}  # by event: a forced replay may come together with what it repeats
         for event in events:
             for write in event.writes:
                 writes.add(write)
             if event.result is not None:
-                results.append([self._subscription, event.event_id, event.event_type, event.result.decode(), at])
+                event_id = event.result_id or event.event_id
+                results[event_id] = [self._subscription, event_id, event.event_type, event.result.decode(), at]
             for out in event.outgoing:
                 to = [out.key, out.message_id, out.exchange, out.routing_key, out.body, out.properties]
                 outgoing.append([self._subscription, *to, at])
         writes.flush()
         if results:
-            self._database.insert_rows(connection, self._result, results)
+            self._database.insert_rows(connection, self._result, list(results.values()))
         if outgoing:
             self._database.insert_rows(connection, self._outbox, outgoing)
 

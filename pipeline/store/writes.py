@@ -53,13 +53,18 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """All that one processed event writes: its rows, a JSON `result` for the generic table, follow-up events."""
+    """All that one processed event writes: its rows, a JSON `result` for the generic table, follow-up events.
+
+    `event_id` is what makes it the same event in the inbox; in a forced replay that is more than the event's own id,
+    under which its result stands all the same (`result_id`, "" where they are one).
+    """
 
     event_id: str
     event_type: str
     writes: Sequence[Write] = ()
     result: bytes | None = None
     outgoing: Sequence[Outgoing] = ()
+    result_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,16 +40,17 @@ async def commit(store: Store, subscription: str, batch: Sequence[Handled], keep
         work = handled.work
         error = report.rejected.get(event_id)
         if error is not None:
-            ended.failed.append(Failed(work.delivery, failure_of(error), work.attempt, event_id, work.event.type))
+            failed = Failed(work.delivery, failure_of(error), work.attempt, work.event.id, work.event.type)
+            ended.failed.append(failed)
             continue
         ended.ack.append(work.delivery)
         if work.attempt > 1:
-            ended.failed_before.append(event_id)
+            ended.failed_before.append(work.event.id)
         if event_id in fresh:
             fresh.discard(event_id)  # the same id again in this batch is a duplicate: its effects were dropped
             ended.outgoing.extend(handled.effects.outgoing)
             if keep_results and handled.effects.result is not None:
-                ended.results[event_id] = handled.effects.result
+                ended.results[work.event.id] = handled.effects.result
     ended.processed = len(report.processed)
     ended.duplicates = len(ended.ack) - ended.processed
     return ended

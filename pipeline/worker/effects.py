@@ -21,19 +21,20 @@ class EffectsBuilder:
         self._codec = codec
         self._write_json = write_json
 
-    def build(self, event: AnyEvent, value: Any, context: Context | None) -> Effects:
-        """The effects of handling `event`.
+    def build(self, event: AnyEvent, value: Any, context: Context | None, key: str = "") -> Effects:
+        """The effects of handling `event`; `key` is what stands for it in the inbox, its id unless given.
 
         Raises: InvalidPayload when the value has no JSON form or a follow-up event does not fit its model.
         """
+        key = key or event.id
         follow_ups = context.follow_ups if context is not None else None
         if not follow_ups:  # the usual cases, without detours
             if value is None:
-                return Effects(event.id, event.type)
+                return Effects(key, event.type)
             if type(value) is dict:
-                return Effects(event.id, event.type, (), self._write_json(value))
+                return Effects(key, event.type, (), self._write_json(value), (), event.id)
             if is_write(value):
-                return Effects(event.id, event.type, (value,))
+                return Effects(key, event.type, (value,))
         published: list[Publish] = list(follow_ups or ())
         values = value if isinstance(value, (list, tuple)) else (value,)
         special = [each for each in values if isinstance(each, Publish) or is_write(each)]
@@ -47,15 +48,15 @@ class EffectsBuilder:
             )
         published += [each for each in special if isinstance(each, Publish)]
         writes: list[Write] = [each for each in special if not isinstance(each, Publish)]
-        outgoing = [self._outgoing(event, each, index) for index, each in enumerate(published)]
-        return Effects(event.id, event.type, writes, result, outgoing)
+        outgoing = [self._outgoing(event, each, index, key) for index, each in enumerate(published)]
+        return Effects(key, event.type, writes, result, outgoing, event.id)
 
-    def _outgoing(self, cause: AnyEvent, publish: Publish, index: int) -> Outgoing:
+    def _outgoing(self, cause: AnyEvent, publish: Publish, index: int, key: str) -> Outgoing:
         message = self._codec.encode(
             Event(
                 publish.type,
                 publish.data,
-                publish.id or derived_id(self._subscription, cause.id, index),
+                publish.id or derived_id(self._subscription, key, index),
                 self._subscription,
                 publish.time or utc_now(),
                 publish.subject,
@@ -67,6 +68,6 @@ class EffectsBuilder:
         return Outgoing(message.exchange, message.routing_key, message.message_id, message.body, message.properties)
 
 
-def derived_id(subscription: str, event_id: str, index: int) -> str:
-    """The id of a follow-up: the same whenever the same event is handled again."""
-    return hashlib.sha256(f"{subscription}\n{event_id}\n{index}".encode()).hexdigest()[:32]
+def derived_id(subscription: str, key: str, index: int) -> str:
+    """The id of a follow-up: the same whenever the same event is handled again, another in each forced replay."""
+    return hashlib.sha256(f"{subscription}\n{key}\n{index}".encode()).hexdigest()[:32]

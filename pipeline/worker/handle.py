@@ -126,7 +126,7 @@ class Handling:
         arguments = (event,) if context is None else (event, context)
         try:
             value = await self._call(slot, [work], arguments)
-            done: Handled | Failed = Handled(work, self._effects.build(event, value, context))
+            done: Handled | Failed = Handled(work, self._effects.build(event, value, context, work.key))
         except StoreUnavailable:
             self._try_later([work])
             return
@@ -168,7 +168,7 @@ class Handling:
             return
         for work, value in zip(works, values, strict=True):
             try:
-                done: Handled | Failed = Handled(work, self._effects.build(work.event, value, None))
+                done: Handled | Failed = Handled(work, self._effects.build(work.event, value, None, work.key))
             except Exception as error:  # noqa: BLE001 - this event's value is at fault, the others are not
                 done = _failed(work, error)
             self._done(done)

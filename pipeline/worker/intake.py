@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pipeline.codec import Codec, Payload
 from pipeline.codec.envelope import event_type
 from pipeline.errors import ProtocolViolation, UndecodableBody
-from pipeline.message import ATTEMPT, NOT_BEFORE, Delivery
+from pipeline.message import ATTEMPT, FORCED, NOT_BEFORE, Delivery
 from pipeline.retry import NoHandler, failure_of
 from pipeline.topology.model import Subscription
 from pipeline.worker.registry import Handler
-from pipeline.worker.work import Failed, Work
+from pipeline.worker.work import Failed, Work, inbox_key
 
 EARLY_BY = 50  # milliseconds: broker's and worker's clocks may differ this much before a message counts as early
 LONGEST_WAIT = 367 * 86_400_000  # milliseconds: no `Retry(after=...)` asks for more; what does was not written by us
@@ -76,5 +76,6 @@ class Intake:
             except Exception as error:  # noqa: BLE001 - a model's own validators may raise anything
                 found.failed.append(Failed(delivery, failure_of(error), attempt, delivery.properties.message_id, name))
                 continue
-            found.works.append(Work(delivery, event, handler, attempt))
+            key = inbox_key(event.id, delivery) if FORCED in headers else ""
+            found.works.append(Work(delivery, event, handler, attempt, key))
         return found

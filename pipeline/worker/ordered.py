@@ -319,9 +319,9 @@ class OrderedWorker:
         if effects.outgoing:
             self._outgoing.add(list(effects.outgoing))
         if step.entry.had_line:
-            self._notes.processed([step.item.event_id])
+            self._notes.processed([step.item.work.event.id if step.item.work else step.item.event_id])
         if self._cache is not None and effects.result is not None:
-            self._cache.add({step.item.event_id: effects.result})
+            self._cache.add({effects.result_id or effects.event_id: effects.result})
 
     def _report_retry(self, step: Step) -> None:
         assert step.failed is not None

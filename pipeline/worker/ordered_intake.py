@@ -71,7 +71,7 @@ class OrderedIntake:
             return marker
         key: str | None = None
         if work is not None:
-            event_id = work.event.id
+            event_id = work.key
             try:
                 key = key_of(delivery, work.event, self._subscription.order_by, self._plain)
                 if key is None:

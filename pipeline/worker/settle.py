@@ -23,11 +23,13 @@ from pipeline.message import (
     ERROR,
     EXCHANGE,
     FIRST_FAILURE,
+    FORCED,
     HISTORY,
     LAST_FAILURE,
     NOT_BEFORE,
     PREFIX,
     REASON,
+    REPLAY,
     ROUTING_KEY,
     SUBSCRIPTION,
     TRACEBACK,
@@ -42,7 +44,7 @@ from pipeline.worker.work import Failed
 # What a copy says when there is no room for more: its properties must fit into the one frame AMQP has for them.
 ESSENTIAL = (
     ATTEMPT, NOT_BEFORE, REASON, ERROR, FIRST_FAILURE, LAST_FAILURE, SUBSCRIPTION, EXCHANGE, ROUTING_KEY,
-    DELAY_DUE, DELAY_BACK_TO,
+    DELAY_DUE, DELAY_BACK_TO, REPLAY, FORCED,
 )  # fmt: skip
 WAY = 2048  # bytes of properties that the headers of all the ladder's levels need
 

@@ -179,11 +179,11 @@ class SubscriptionWorker:
                 await asyncio.sleep(FILL)
 
     async def _take(self, works: list[Work]) -> None:
-        ids = [work.event.id for work in works]
+        ids = [work.key for work in works]
         seen = await patiently(self.subscription.name, lambda: self._store.seen(ids))
         if seen:
-            duplicates = [work.delivery for work in works if work.event.id in seen]
-            works = [work for work in works if work.event.id not in seen]
+            duplicates = [work.delivery for work in works if work.key in seen]
+            works = [work for work in works if work.key not in seen]
             self.tally.duplicates += len(duplicates)
             self._settled(duplicates)
         self._handling.add(works)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.event import AnyEvent
-from pipeline.message import Delivery
+from pipeline.message import FORCED, REPLAY, Delivery
 from pipeline.retry import Failure
 from pipeline.store.writes import Effects
 from pipeline.worker.registry import Handler
@@ -12,13 +12,14 @@ from pipeline.worker.registry import Handler
 class Work:
     """A decoded delivery and its handler. Not a dataclass: one is made per event."""
 
-    __slots__ = ("attempt", "delivery", "event", "handler")
+    __slots__ = ("attempt", "delivery", "event", "handler", "key")
 
-    def __init__(self, delivery: Delivery, event: AnyEvent, handler: Handler, attempt: int) -> None:
+    def __init__(self, delivery: Delivery, event: AnyEvent, handler: Handler, attempt: int, key: str = "") -> None:
         self.delivery = delivery
         self.event = event
         self.handler = handler
         self.attempt = attempt
+        self.key = key or event.id  # in the inbox
 
 
 class Handled:
@@ -42,3 +43,11 @@ class Failed:
         self.attempt = attempt
         self.event_id = event_id
         self.event_type = event_type
+
+
+def inbox_key(event_id: str, delivery: Delivery) -> str:
+    """What makes this delivery the same as an earlier one: the event's id, and in a forced replay the replay's too."""
+    headers = delivery.properties.headers
+    if FORCED in headers and headers[FORCED] is True and isinstance(replay := headers.get(REPLAY), str):
+        return f"{event_id}#replay-{replay}"
+    return event_id
