@@ -109,7 +109,7 @@ class OrderedCommitter(Committer):
         columns = (PARTITION.c.partition, PARTITION.c.epoch)
         ours = (PARTITION.c.subscription == self._subscription, PARTITION.c.partition.in_(sorted(partitions)))
         statement = select(*columns).where(*ours).order_by(PARTITION.c.partition).with_for_update()
-        now = dict(connection.execute(statement).tuples().all())
+        now = dict(connection.execute(statement).all())
         return {partition for partition in partitions if now.get(partition) != epochs.get(partition)}
 
     def _all(self, connection: Connection, indexed: Indexed, at: str, report: OrderedReport) -> None:
@@ -181,12 +181,12 @@ class OrderedCommitter(Committer):
         ids = [each.event_id for each in given]
         ours = LINE.c.subscription == self._subscription
         placed = select(LINE.c.event_id, LINE.c.place).where(ours, LINE.c.event_id.in_(ids), LINE.c.place > 0)
-        places: dict[str, int] = dict(connection.execute(placed).tuples().all())
+        places: dict[str, int] = dict(connection.execute(placed).all())
         holding = [each for each in given if each.holds and each.event_id not in places]
         keys = sorted({each.key for each in holding if each.key is not None})
         if keys:
             ends = select(LINE.c.key, func.max(LINE.c.place)).where(ours, LINE.c.key.in_(keys)).group_by(LINE.c.key)
-            last = dict(connection.execute(ends).tuples().all())
+            last = dict(connection.execute(ends).all())
             for each in holding:
                 if each.key is not None:
                     places[each.event_id] = last[each.key] = last.get(each.key, 0) + 1
