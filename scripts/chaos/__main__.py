@@ -63,7 +63,8 @@ def report(told: Told, folder: Path) -> int:
     books = told.books
     print(f"{books.accepted} requests accepted, {books.events} events")
     for name, count in books.processed.items():
-        print(f"  {name:<12} {count} processed, {books.dead[name]} dead letters")
+        copies = f", {books.copies[name]} of them twice" if books.copies[name] else ""
+        print(f"  {name:<12} {count} processed, {books.dead[name]} dead letters{copies}")
     for words in books.wrong[:20]:
         print(f"  WRONG: {words}")
     failed = [(loss.box, each) for loss in told.losses for each in loss.failed if _broken(loss.box, each)]

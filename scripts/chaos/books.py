@@ -35,19 +35,26 @@ class Books:
     accepted: int  # requests answered 202
     events: int  # in the producer's database
     processed: Mapping[str, int]  # order events, by subscription
-    dead: Mapping[str, int]
+    dead: Mapping[str, int]  # distinct events
+    copies: Mapping[str, int]  # letters beyond one an event: a worker or the broker ended between copy and ack
     wrong: list[str] = field(default_factory=list)  # sentences; empty when the books balance
 
 
 async def settled(place: Place) -> bool:
-    """Wait until no event is on its way any more; False when that takes too long."""
+    """Wait until as much has ended as was accepted; False when that takes too long.
+
+    Not until queues are empty: what RabbitMQ says of their length is up to five seconds old.
+    """
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        outbox = await _rows(place, "producer", "SELECT count(*) FROM pipeline_outgoing")
-        follow_ups = [await _rows(place, name, "SELECT count(*) FROM pipeline_outbox") for name in SUBSCRIPTIONS]
-        queues = await asyncio.to_thread(_manage, place, "GET", "/api/queues/%2F?columns=name,messages,type")
-        busy = [q["name"] for q in queues if q.get("messages") and not q["name"].endswith((".dlq", ".log"))]
-        if not busy and not any(int(rows[0][0]) for rows in (outbox, *follow_ups)):
+        events = (await _rows(place, "producer", "SELECT count(*) FROM pipeline_event"))[0][0]
+        queues = await asyncio.to_thread(_manage, place, "GET", "/api/queues/%2F?columns=name,messages")
+        letters = {q["name"].removesuffix(".dlq"): q.get("messages", 0) for q in queues if q["name"].endswith(".dlq")}
+        inboxes = {name: await _inbox(place, name) for name in SUBSCRIPTIONS}
+        orders = {name: sum(kind == ORDER for _, kind in inbox) for name, inbox in inboxes.items()}
+        answers = {kind: sum(each == kind for _, each in inboxes["orders"]) for kind in FOLLOW_UPS.values()}
+        ended = all(orders[name] + letters[name] >= events for name in SUBSCRIPTIONS)
+        if ended and all(answers[kind] >= orders[name] for name, kind in FOLLOW_UPS.items()):
             return True
         await asyncio.sleep(1)
     return False
@@ -69,16 +76,16 @@ async def balance(place: Place, done: Sequence[Done]) -> Books:
     ]
     wrong += [f"order {number}: nobody sent it" for number in by_order if number not in told and number not in unsure]
 
-    processed, dead = {}, {}
+    processed, dead, copies = {}, {}, {}
     inboxes: dict[str, Counter[str]] = {}
     for name in SUBSCRIPTIONS:
-        rows = await _rows(place, name, "SELECT event_id, event_type FROM pipeline_inbox WHERE subscription = $1", name)
+        rows = await _inbox(place, name)
         inboxes[name] = Counter(row[1] for row in rows)
         here = Counter(row[0] for row in rows if row[1] == ORDER)
         letters = Counter(await asyncio.to_thread(_dead_letters, place, name))
-        processed[name], dead[name] = here.total(), letters.total()
+        processed[name], dead[name], copies[name] = here.total(), len(letters), letters.total() - len(letters)
         for event_id, number in events.items():
-            if here[event_id] + letters[event_id] != 1:
+            if here[event_id] + (event_id in letters) != 1:
                 wrong.append(
                     f"{name}: order {number} was processed {here[event_id]} times, dead {letters[event_id]} times"
                 )
@@ -90,10 +97,15 @@ async def balance(place: Place, done: Sequence[Done]) -> Books:
         rows = (await _rows(place, name, f"SELECT count(*) FROM {table}"))[0][0]  # noqa: S608 - a name of ours
         if rows != processed[name]:
             wrong.append(f"{name} processed {processed[name]} orders and has {rows} rows")
-    return Books(len(told), len(events), processed, dead, wrong)
+    return Books(len(told), len(events), processed, dead, copies, wrong)
 
 
 EVENTS = "SELECT id, payload FROM pipeline_event"
+
+
+async def _inbox(place: Place, name: str) -> list[Any]:
+    """(event id, type) of everything a subscription has processed."""
+    return await _rows(place, name, "SELECT event_id, event_type FROM pipeline_inbox WHERE subscription = $1", name)
 
 
 async def _rows(place: Place, box: str, query: str, *parameters: str) -> list[Any]:
