@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.observe.status import EventStatuses, SubscriptionStatus
+from pipeline.store import Store
+from pipeline.store.failures import FailureNote
 from pipeline.topology.load import load_topology
 from tests.support.application import Application
 from tests.support.broker import TestVhost
@@ -104,6 +106,13 @@ async def test_an_event_is_followed_to_its_end(app: Application) -> None:
             assert began < each.at < datetime.now(UTC)
         assert json.loads(await statuses.result("payments", "good") or b"") == {"paid": "good"}
         assert await statuses.result("shipping", "good") is None
+
+        # even where a note of an earlier attempt came late, or never went
+        note = FailureNote("good", "order.created", "dead", 1, None, "exhausted", "ValueError: old", datetime.now(UTC))
+        store = await Store.open(app.settings.database_of("shipping"), "shipping")
+        await store.note_failures([note])
+        await store.close()
+        await until_states(statuses, "good", "processed", "processed")
 
         # and one that is tried again says why and when; where the second attempt did it, it is processed
         _, slow = await until_states(statuses, "slow", "processed", "retrying")
