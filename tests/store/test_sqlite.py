@@ -60,7 +60,11 @@ async def test_a_subscriptions_name_stays_inside_the_folder(tmp_path: Path) -> N
         ("sqlite+aiosqlite:///:memory:", ConfigurationError, "names no file"),
         ("sqlite+aiosqlite:///file:x?mode=memory&uri=true", ConfigurationError, "names no file"),
         ("sqlite+aiosqlite:///{tmp}/file/x.db", StoreUnavailable, r"folder .*/file for the database can't be made"),
-        ("sqlite+aiosqlite:////proc/nowhere/x.db", StoreUnavailable, "give this user write permission there, or give another place"),
+        (
+            "sqlite+aiosqlite:////proc/nowhere/x.db",
+            StoreUnavailable,
+            "give this user write permission there, or give another place",
+        ),
         ("sqlite+aiosqlite:///{tmp}/folder", StoreUnavailable, "unable to open database file"),
         ("sqlite+aiosqlite:///{tmp}/file", StoreUnavailable, "not an SQLite database; move it away"),
         ("sqlite+aiosqlite:///file:{tmp}/old.db?mode=ro&uri=true", StoreUnavailable, "this user may only read it"),
