@@ -18,6 +18,7 @@ from pipeline.event import Event
 from pipeline.topology.load import load_topology
 from tests.support.application import Application
 from tests.support.broker import PROJECT, new_vhost, wait_until_registered
+from tests.support.topologies import until
 
 EVENTS = 500
 TOPOLOGY = """\
@@ -88,7 +89,11 @@ async def test_the_broker_is_killed_while_events_wait(
             await asyncio.to_thread(node.kill)
             await asyncio.to_thread(node.start)
             away = time.time() - killed
-            await app.until_count("reminders", EVENTS)
+
+            async def all_done() -> bool:
+                return app.count("reminders") >= EVENTS
+
+            await until(all_done, "every event processed", deadline=60)
             assert await running.drain() == 0
 
         # Then each was processed, once, and none before its time
