@@ -94,9 +94,13 @@ def whole_path(
     processes: int = 1,
     size: int = SIZE,
     database_url: str = "",
+    more: str = "",
 ) -> Run:
     """Events published, queued, decoded, validated, handled, committed and acked, flat out, by a real worker."""
-    with place(broker, subscriptions, database_url=database_url) as here, worker(here, processes) as working:
+    with (
+        place(broker, subscriptions, database_url=database_url, more=more) as here,
+        worker(here, processes) as working,
+    ):
         with publishing(here, count, size) as publisher:
             cost, own = Cost(broker.pid), Cost(working.pid)
             publisher.go()

@@ -43,7 +43,7 @@ exchanges:
 events:
   {event}: {{model: "benchmarks.application:OrderPlaced"}}
 """
-_SUBSCRIPTION = "  {name}: {{events: [{event}], handler: benchmarks.application, prefetch: {prefetch}}}\n"
+_SUBSCRIPTION = "  {name}: {{events: [{event}], handler: benchmarks.application, prefetch: {prefetch}{more}}}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,11 @@ def place(
     queue_type: str = "",
     prefetch: int = PREFETCH,
     database_url: str = "",
+    more: str = "",
 ) -> Iterator[Place]:
     """A place with these subscriptions, or one plain queue of this type, bound to the events; deleted afterwards.
 
+    `more` is what the subscriptions say beside, such as ", order_by: type".
     Results go to SQLite in its folder unless `database_url` says otherwise.
     """
     name = f"bench-{secrets.token_hex(4)}"
@@ -103,7 +105,7 @@ def place(
         user = quote(unquote(urlsplit(broker.management_url).username or ""), safe="")
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         manage(broker.management_url, "PUT", f"/api/permissions/{name}/{user}", everything)
-        text = _topology(subscriptions, queue_type, prefetch)
+        text = _topology(subscriptions, queue_type, prefetch, more)
         (folder / "topology" / "bench.yaml").write_text(text)
         if subscriptions or queue_type:
             asyncio.run(_apply(here.settings()))
@@ -129,11 +131,12 @@ def _delete_vhost(broker: Address, name: str) -> None:
             return
 
 
-def _topology(subscriptions: Sequence[str], queue_type: str, prefetch: int) -> str:
+def _topology(subscriptions: Sequence[str], queue_type: str, prefetch: int, more: str) -> str:
     text = _TOPOLOGY.format(event=EVENT_TYPE)
     if subscriptions:
         text += "subscriptions:\n"
-        text += "".join(_SUBSCRIPTION.format(name=name, event=EVENT_TYPE, prefetch=prefetch) for name in subscriptions)
+        facts = {"event": EVENT_TYPE, "prefetch": prefetch, "more": more}
+        text += "".join(_SUBSCRIPTION.format(name=name, **facts) for name in subscriptions)
     if queue_type:
         text += f"queues:\n  {queue_type}: {{type: {queue_type}}}\n"
         text += f"bindings:\n  - {{exchange: events, queue: {queue_type}, routing_key: {EVENT_TYPE}}}\n"

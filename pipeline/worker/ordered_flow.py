@@ -30,9 +30,12 @@ from pipeline.worker.work import Failed, Handled, Work
 
 log = get_logger("ordered")
 
-# Deliveries before an event is suspected of killing its worker: each crash counts all that was in hand, and a partition
-# that changes hands counts, too. A suspect is handled alone, its attempt written down before.
+# Deliveries before an event is suspected of killing its worker. Each crash counts all that was in hand, though what
+# killed can only have been among the first of its key: so only they are suspects. Suspects are handled by themselves,
+# in groups, the attempt written down before; those of a group that did not survive are then handled one by one.
 SUSPECT = 3
+FIRST = 20  # of a key, in one life
+GROUP = 64
 MARKER_TYPE = "pipeline.marker"  # its type in the inbox
 DEATHS = 3  # attempts, at least, that may end with the worker's death
 
@@ -81,7 +84,7 @@ class Flow:
         self._ready: list[tuple[Life, Line, Item]] = []
         self._running: dict[Delivery, tuple[Life, Line, Item, int, bool]] = {}
         self._suspects: deque[tuple[Life, Line, Item, int]] = deque()
-        self._alone = False  # a suspect has the process for itself
+        self._isolated = 0  # suspects under way, which have the process for themselves
         self._asking: set[asyncio.Task[None]] = set()
 
     # --- turns ---------------------------------------------------------------------------------------------------
@@ -116,10 +119,17 @@ class Flow:
         wait = (item.next_at - utc_now()).total_seconds() if item.next_at is not None else 0.0
         if wait > 0:
             self._again(life, line, item, wait)
-        elif item.delivery.delivery_count >= SUSPECT:
+        elif self._is_suspect(life, item):
             self._suspects.append((life, line, item, item.version))
         else:
             self._ready.append((life, line, item))
+
+    def _is_suspect(self, life: Life, item: Item) -> bool:
+        if item.delivery.delivery_count < SUSPECT:
+            return False
+        looked_at = life.looked_at.get(item.key, 0)
+        life.looked_at[item.key] = looked_at + 1
+        return looked_at < FIRST or item.row is not None
 
     def _again(self, life: Life, line: Line, item: Item, wait: float) -> None:
         version = item.version
@@ -135,13 +145,18 @@ class Flow:
 
     def go(self) -> None:
         """Start what may run."""
-        while self._suspects and not self._alone and not self._running:
-            life, line, item, version = self._suspects.popleft()
-            if not life.ended and version == item.version:
-                self._alone = True
-                row = self._row(item, "retrying", item.attempt)
-                self._take_step(life, line, item, row=row, then="run")
-        if self._alone or self._suspects or not self._ready:
+        while self._suspects and not self._isolated and not self._running:
+            known = self._suspects[0][2].row is not None  # of a group that did not survive, or it failed before
+            while self._suspects and self._isolated < (1 if known else GROUP):
+                life, line, item, version = self._suspects[0]
+                if self._isolated and item.row is not None:
+                    break
+                self._suspects.popleft()
+                if not life.ended and version == item.version:
+                    self._isolated += 1
+                    row = self._row(item, "retrying", item.attempt)
+                    self._take_step(life, line, item, row=row, then="run")
+        if self._isolated or self._suspects or not self._ready:
             return
         ready, self._ready = self._ready, []
         wanted = [(life, line, item) for life, line, item in ready if not life.ended and not life.closing]
@@ -164,7 +179,7 @@ class Flow:
         life, line, item, version, alone = self._running.pop(delivery)
         item.running = False
         if alone:
-            self._alone = False
+            self._isolated -= 1
         if life.ended:
             pass
         elif version != item.version:
@@ -288,7 +303,7 @@ class Flow:
         """It was left out, because of an event before it."""
         step.life.under_way -= 1
         if step.then == "run":
-            self._alone = False
+            self._isolated -= 1
         if step.valid:
             step.line.reset()
             self._advance(step.life, step.line)
@@ -297,7 +312,7 @@ class Flow:
         """It does not count any more."""
         step.life.under_way -= 1
         if step.then == "run":
-            self._alone = False
+            self._isolated -= 1
 
     def buried(self, step: Step) -> None:
         """Its copy is in the dead-letter queue."""

@@ -29,6 +29,7 @@ class Life:
         self.parked = {row.key for row in rows.values() if row.place > 0}
         self.lines: dict[str | None, Line] = {}
         self.open: dict[Item, None] = {}  # unsettled, oldest first
+        self.looked_at: dict[str | None, int] = {}  # suspects among the first of each key
         self.ended = False
         self.closing = False  # nothing new is begun
         self.under_way = 0  # steps that wait for their commit or their copy

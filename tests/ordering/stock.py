@@ -34,6 +34,8 @@ subscriptions:
 # `row` counts up with each row written: the order of effects. `fails` says what an event is to meet with.
 HANDLERS = """\
 import asyncio
+import os
+import signal
 from pathlib import Path
 from sqlmodel import Field, SQLModel
 from pipeline import Context, Event, Reject, Worker
@@ -54,6 +56,8 @@ async def move(event: Event[dict], context: Context):
         raise Reject("never")
     if fails == "until mended" and not Path("mended").exists():
         raise Reject("not before it is mended")
+    if fails == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     if number % 7 == 0:
         await asyncio.sleep(0.002)
     return Move(sku=event.data["sku"], number=number)

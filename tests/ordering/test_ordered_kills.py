@@ -60,3 +60,26 @@ async def test_each_keys_sequence_is_exact_though_workers_are_killed(vhost: Test
     assert set(stock.dead()) == {
         f"{key}-{number}" for key in KEYS for number in range(EACH) if trouble(number) == "always"
     }
+
+
+async def test_an_event_that_kills_its_worker_ends_as_a_dead_letter(vhost: TestVhost, tmp_path: Path) -> None:
+    # Given an event that kills whoever handles it, among others of its key and of another
+    stock = open_stock(vhost, tmp_path, partitions=2)
+    await stock.app.apply()
+    await stock.publish(
+        [(key, number, "kill" if (key, number) == ("a", 5) else "") for number in range(10) for key in "ab"]
+    )
+
+    # When it is worked on
+    async with stock.app.worker() as running:
+
+        async def ended() -> bool:
+            return stock.app.count("stock", "move") >= 19
+
+        await until(ended, "every other event has had its effects", deadline=90)
+        assert len(running.said("a worker process died, starting it again")) >= 3
+        assert await running.drain() == 0
+
+    # Then it is a dead letter, and its key went on behind it
+    assert stock.effects() == {"a": [0, 1, 2, 3, 4, 6, 7, 8, 9], "b": list(range(10))}
+    assert stock.dead() == ["a-5"]
