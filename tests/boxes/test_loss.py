@@ -26,7 +26,7 @@ from scripts.up.place import PROJECT, Place, open_place
 from scripts.up.supervisor import OWN
 
 RATE = 30.0  # requests/s: there is one machine for all boxes, the clients, and other tests
-GONE = 2.0  # s that a box is away at least
+GONE = 1.5  # s that a box is away at least
 CALM = 0.7  # s before a kill, and after a return
 KEPT = ("gateway-1", "broker", "payments-cache", "payments-worker", "relay")  # no request may fail
 
