@@ -152,6 +152,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def expect(self, total: int | None) -> None:
+        """So many there will be: known only after the beginning."""
+        if total != self._total:
+            self._total = total
+            if self._bar is not None:
+                self._bar.update(self._task, total=total)
+
     def advance(self, n: int) -> None:
         """`n` more are done."""
         self._done += n

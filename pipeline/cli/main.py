@@ -18,6 +18,7 @@ from pipeline.cli import (
     db,
     delayed,
     dlq,
+    events,
     gateway,
     keys,
     outbox,
@@ -38,6 +39,7 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(worker.app, name="worker")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(delayed.app, name="delayed")
+app.add_typer(events.app, name="events")
 app.add_typer(scheduler.app, name="scheduler")
 app.add_typer(broker.app, name="broker")
 app.add_typer(gateway.app, name="gateway")

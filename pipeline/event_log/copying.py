@@ -1,0 +1,63 @@
+"""An event of the log → the message that brings it to one subscription, past its neighbours. Pure.
+
+The copy keeps body and attributes. The marks of the broker and of failures go: it has a whole retry budget again, and
+says which replay it is from. An ordered subscription gets it through its own exchange, by its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.amqp.stream import OFFSET
+from pipeline.codec.order_key import key_in
+from pipeline.event_log.entry import Entry, is_attribute
+from pipeline.message import BROKER_HEADERS, EXCHANGE, FORCED, PREFIX, REPLAY, ROUTING_KEY, Message
+from pipeline.properties import encode_properties
+from pipeline.topology.model import Subscription
+from pipeline.topology.partitions import DATA, KEY_HEADER, entrance, hash_header
+
+
+def replay_copy(entry: Entry, subscription: Subscription, replay: str, force: bool, limit: int) -> Message:
+    """The copy of replay `replay`; `limit` is in bytes of encoded properties."""
+    properties = entry.properties
+    headers = {name: value for name, value in properties.headers.items() if _travels(name)}
+    headers |= {REPLAY: replay, EXCHANGE: entry.exchange, ROUTING_KEY: entry.routing_key}
+    if force:
+        headers[FORCED] = True
+    exchange, key = "", subscription.queue
+    if subscription.order_by:
+        exchange, key = entrance(subscription), entry.routing_key
+        headers |= _key_headers(entry, subscription)
+    # An expiration would have the broker drop it; without a type the new routing key would be taken for it.
+    copy = replace(properties, headers=headers, expiration="", type=properties.type or entry.type)
+    encoded = b""
+    for kept in _ever_fewer(headers):
+        try:
+            encoded = encode_properties(replace(copy, headers=kept))
+        except ValueError:  # another program's header that only it can write
+            continue
+        if len(encoded) <= limit:
+            break
+    return Message(exchange, key, entry.delivery.body, encoded, properties.message_id)
+
+
+def _travels(header: str) -> bool:
+    if header.startswith(KEY_HEADER):
+        return True
+    return header != OFFSET and not header.startswith((*BROKER_HEADERS, PREFIX))
+
+
+def _key_headers(entry: Entry, subscription: Subscription) -> dict[str, Any]:
+    """The header that is hashed, for an event that was published before the subscription was there."""
+    name = hash_header(subscription.order_by)
+    if not subscription.order_by.startswith(DATA) or name in entry.properties.headers:
+        return {}
+    return {name: key_in(entry.data, subscription.order_by) or ""}
+
+
+def _ever_fewer(headers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield dict(headers)
+    yield {name: value for name, value in headers.items() if name.startswith(PREFIX) or is_attribute(name)}
+    yield {name: headers[name] for name in (REPLAY, FORCED) if name in headers}
