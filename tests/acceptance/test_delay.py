@@ -82,18 +82,19 @@ async def test_events_follow_ups_and_retries_come_when_they_are_due_and_once(app
     await app.good("publish", "order.created", "--file", "more.jsonl", "--at", at.isoformat())
     published = utc_now().timestamp()
     await app.good("publish", "order.created", json.dumps({"number": 3, "slow": 3}), "--id", "o3")
+    await app.good("publish", "order.created", json.dumps({"number": 4, "slow": 600}), "--id", "o4")
 
     # When a worker runs
     async with app.worker() as running:
-        await running.until_said("retrying")
+        await running.until_said("retrying", times=2)
 
         async def in_the_ladder() -> bool:
             found = (await app.good("delayed", "list", "--json")).json()
-            return any(each["kind"] == "retry" and each["to"] == "orders" for each in found)
+            return ("o4", "retry", "orders") in [(each["id"], each["kind"], each["to"]) for each in found]
 
-        # Then the retry, longer than the subscription's own delays, waits in the ladder; it can't be cancelled
+        # Then a retry that is longer than the subscription's own delays waits in the ladder; it can't be cancelled
         await until(in_the_ladder, "the retry in the ladder")
-        refused = await app.run("delayed", "cancel", "o3")
+        refused = await app.run("delayed", "cancel", "o4")
         assert refused.code == 1
         assert "waits to be tried again by orders; that can't be cancelled" in refused.err
         await app.until_count("orders", 9, "seen")
@@ -108,7 +109,7 @@ async def test_events_follow_ups_and_retries_come_when_they_are_due_and_once(app
     (slow,) = [row for row in rows if row[:2] == ("order.created", 3)]
     assert slow[2] == 2
     assert slow[3] >= published + 3
-    assert (await app.good("delayed", "list")).out == "nothing waits\n"
+    assert [each["id"] for each in (await app.good("delayed", "list", "--json")).json()] == ["o4"]
 
 
 async def test_what_waits_is_listed_and_cancelled(app: Application) -> None:
