@@ -48,7 +48,7 @@ def up(place: Place, arguments: argparse.Namespace) -> int:
         print(f"  {name:<12} {address}")
     print("an event through all of it:")
     print(CURL.format(door=said["addresses"]["front door"], key=place.secret_file(API_KEY)))
-    print(f"the command line for it: set -a; . {place.environment}; set +a; pipeline consumers")
+    print(f"the command line for it: . {place.environment}; pipeline consumers")
     return 0
 
 
