@@ -34,6 +34,11 @@ class Baton:
         self._tokens: list[tuple[Delivery, Memory]] = []
         self.changed = asyncio.Event()
 
+    @property
+    def epoch(self) -> int:
+        """Changes when the connection was lost: others may have been active since."""
+        return self._consumer.epoch
+
     def is_held(self) -> bool:
         """This scheduler is the active one."""
         epoch = self._consumer.epoch

@@ -54,7 +54,8 @@ class Scheduler:
                 continue
             log.info("active: this scheduler publishes", schedules=[each.name for each in self._schedules])
             self._begin(utc_now())
-            while self._baton.is_held() and not stop.is_set():
+            epoch = self._baton.epoch
+            while self._baton.is_held() and self._baton.epoch == epoch and not stop.is_set():
                 now = utc_now()
                 await self._turn(now)
                 await self._wait(stop, self._pause(now))

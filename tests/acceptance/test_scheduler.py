@@ -21,6 +21,7 @@ from pipeline.topology.load import load_topology
 from pipeline.topology.model import Topology
 from tests.support.application import Application, Ended, ended
 from tests.support.broker import TestVhost
+from tests.support.proxy import proxy_to
 from tests.support.rabbit import rabbit
 from tests.support.topologies import until
 
@@ -253,3 +254,23 @@ def hours_between(since: datetime, upto: datetime, minute: int) -> list[datetime
     """The full hours (and `minute`) behind `since`, up to `upto`."""
     first = since.astimezone(UTC).replace(minute=minute, second=0, microsecond=0)
     return [each for hours in range(8) if since < (each := first + timedelta(hours=hours)) <= upto]
+
+
+async def test_a_scheduler_that_loses_its_connection_comes_back_and_misses_nothing(app: Application) -> None:
+    # Given a scheduler at work behind a connection that can be cut
+    await app.apply()
+    async with proxy_to(app.vhost.amqp_url) as proxy:
+        app.environ["PIPELINE_AMQP_URL"] = proxy.url
+        async with scheduler(app) as running:
+            await running.until_said("published", 2)
+
+            # When it is cut
+            proxy.cut()
+
+            # Then it is active again, and its ticks go on without a gap
+            await running.until_said("active", 2)
+            await running.until_said("published", len(running.said("published")) + 2)
+            assert (await running.stop()).code == 0
+
+    moments = sorted({moment(each) for each in await ticks_of(app)})
+    assert {later - earlier for earlier, later in pairwise(moments)} == {timedelta(seconds=1)}

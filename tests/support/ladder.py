@@ -19,7 +19,8 @@ def journey(objects: BrokerObjects, message: Message) -> tuple[list[str], tuple[
     assert message.exchange == LADDER
     message = set_out(message)
     headers = decode_properties(message.properties).headers
-    place, queues = message.exchange, []
+    place = message.exchange
+    queues: list[str] = []
     while place in objects.exchanges and objects.exchanges[place].type == "headers":
         (binding,) = [each for each in objects.bindings if each.source == place and fits(each, headers)]
         if binding.destination_type == "queue" and binding.destination in objects.queues:
