@@ -5,12 +5,13 @@ In: a virtual host and a folder. Out: an application, its events, and the sequen
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.amqp.publisher import Publisher
 from pipeline.dead_letters import peek
+from pipeline.event import Event
 from pipeline.topology.load import load_topology
 from tests.support.application import Application
 from tests.support.broker import TestVhost
@@ -76,19 +77,14 @@ class Stock:
 
     async def publish(self, moves: Iterable[tuple[str, int, str]]) -> None:
         """Publish (sku, number, how it fails), in this order."""
-        lines = [
-            json.dumps(
-                {
-                    "specversion": "1.0",
-                    "id": f"{sku}-{number}",
-                    "type": "stock.moved",
-                    "data": {"sku": sku, "number": number, "fails": fails},
-                }
-            )
+        events = [
+            Event("stock.moved", {"sku": sku, "number": number, "fails": fails}, f"{sku}-{number}")
             for sku, number, fails in moves
         ]
-        feed = self.app.write("moves.jsonl", "\n".join(lines) + "\n")
-        await self.app.good("publish", "--file", str(feed))
+        settings = self.app.settings
+        async with Publisher(load_topology(settings.topology).topology, settings) as publisher:
+            for start in range(0, len(events), 500):
+                await publisher.publish_many(events[start : start + 500], deadline=60)
 
     def effects(self) -> dict[str, list[int]]:
         """The numbers written for each key, in the order in which they were."""
