@@ -28,6 +28,7 @@ class Scale:
     starts: int
     growth: int
     growth_bytes: int  # of bodies in one run, at most
+    posts: int  # HTTP requests
 
 
 FULL = Scale(
@@ -46,6 +47,7 @@ FULL = Scale(
     starts=10,
     growth=80_000,
     growth_bytes=400_000_000,
+    posts=12_000,
 )
 
 QUICK = Scale(
@@ -64,4 +66,5 @@ QUICK = Scale(
     starts=3,
     growth=4_000,
     growth_bytes=20_000_000,
+    posts=1_000,
 )
