@@ -58,7 +58,7 @@ def run(bench: Bench, outcome: Outcome) -> None:
             bar(f"HTTP, {what}", "bare FastAPI", spread(rates[BARE]), ours=False),
         ]
     outcome.notes.append(
-        f"{CONNECTIONS} keep-alive connections, each waiting for its answer; the client shares the two cores. The gateway "
+        f"{CONNECTIONS} keep-alive connections, each waiting for its answer; the client shares the cores. The gateway "
         "commits each event to SQLite (synchronous=FULL) before its answer, and its relay publishes it meanwhile."
     )
 
