@@ -13,7 +13,7 @@ from struct import Struct
 from pipeline.errors import InvalidPayload, MissingId, UndecodableBody
 from pipeline.event import AnyEvent
 from pipeline.field_table import short_string, table_field
-from pipeline.message import Delivery
+from pipeline.message import ROUTING_KEY, Delivery
 from pipeline.properties import (
     CONTENT_ENCODING,
     CONTENT_TYPE,
@@ -111,9 +111,12 @@ def attribute(properties: Properties, name: str) -> str | None:
 
 
 def event_type(delivery: Delivery) -> str:
-    """The event's type: AMQP's, else the CloudEvents attribute, else the routing key."""
+    """The event's type: AMQP's, else the CloudEvents attribute, else the routing key it was first published with."""
     properties = delivery.properties
-    return properties.type or attribute(properties, "type") or delivery.routing_key
+    if found := properties.type or attribute(properties, "type"):
+        return found
+    first = properties.headers.get(ROUTING_KEY)  # from a retry queue it comes back under its queue's name
+    return first if isinstance(first, str) else delivery.routing_key
 
 
 def event_id(delivery: Delivery) -> str:

@@ -21,7 +21,7 @@ from pipeline.codec.envelope import (
 )
 from pipeline.errors import InvalidPayload, MissingId, UndecodableBody
 from pipeline.event import AnyEvent, Event
-from pipeline.message import Delivery
+from pipeline.message import ROUTING_KEY, Delivery
 from pipeline.properties import Properties, decode_properties, encode_properties
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -154,6 +154,11 @@ def test_amqps_own_properties_go_before_headers() -> None:
 
 def test_a_type_that_nobody_says_is_the_routing_key() -> None:
     assert event_type(delivery("order.created")) == "order.created"
+
+
+def test_from_a_retry_queue_such_a_message_keeps_its_type() -> None:
+    # it comes through the default exchange, whose routing keys are names of queues
+    assert event_type(delivery("payments", headers={ROUTING_KEY: "order.created"})) == "order.created"
 
 
 def test_a_message_without_an_id_is_named() -> None:
