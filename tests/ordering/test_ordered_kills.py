@@ -83,3 +83,51 @@ async def test_an_event_that_kills_its_worker_ends_as_a_dead_letter(vhost: TestV
     # Then it is a dead letter, and its key went on behind it
     assert stock.effects() == {"a": [0, 1, 2, 3, 4, 6, 7, 8, 9], "b": list(range(10))}
     assert stock.dead() == ["a-5"]
+
+
+async def test_a_process_that_was_cut_off_and_does_not_know_commits_nothing_late(
+    vhost: TestVhost, tmp_path: Path
+) -> None:
+    # Given two processes at work, and a broker that soon gives up who does not answer
+    stock = open_stock(vhost, tmp_path)
+    await stock.app.apply()
+    published = 0
+    enough = asyncio.Event()
+
+    async def feed() -> None:
+        nonlocal published
+        while not enough.is_set():
+            numbers = range(published, published + 20)
+            await stock.publish([(key, number, "") for number in numbers for key in KEYS])
+            published += 20
+
+    async def owners(count: int) -> None:
+        """Wait until so many processes own the partitions."""
+
+        async def own() -> bool:
+            rows = stock.app.rows("stock", "SELECT count(DISTINCT owner) FROM pipeline_partition")
+            return bool(rows == [(count,)])
+
+        await until(own, f"{count} processes own the partitions", deadline=60)
+
+    async with stock.app.worker("--processes", "2", environ={"PIPELINE_HEARTBEAT": "1"}) as running:
+        await running.until_said("working", times=2)
+        feeding = asyncio.create_task(feed())
+        await stock.until_moved(50)
+        await owners(2)
+
+        # When one is stopped in the middle of its work, and goes on only when the other has all partitions
+        frozen = running.pids[0]
+        os.kill(frozen, signal.SIGSTOP)
+        await owners(1)
+        os.kill(frozen, signal.SIGCONT)
+        await owners(2)
+        enough.set()
+        await feeding
+        await stock.until_moved(published * len(KEYS))
+        assert await running.drain() == 0
+
+    # Then what it had begun has not come between
+    effects = stock.effects()
+    for key in KEYS:
+        assert effects[key] == list(range(published)), f"{key} is out of order"
