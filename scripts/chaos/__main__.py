@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from pipeline.errors import PipelineError
 from scripts.chaos.load import Done
 from scripts.chaos.story import BOXES, Told, tell
 from scripts.up import control
@@ -29,9 +30,12 @@ def main() -> int:
     arguments = parser.parse_args()
     place = open_place(PROJECT / ".pipeline" / "chaos" / str(arguments.seed))
     print(f"seed {arguments.seed}, {arguments.minutes:g} minutes at {arguments.rate:g} requests/s, log in {place.log}")
-    control.up(place, ["--folder", str(place.folder), "--port", "0"])
     try:
+        control.up(place, ["--folder", str(place.folder), "--port", "0"])
         told = asyncio.run(_tell(place, arguments))
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 1
     finally:
         control.down(place)
     return report(told, place.folder)
