@@ -7,4 +7,5 @@ from pipeline.retry import Retry as Retry
 from pipeline.store.writes import Upsert as Upsert
 from pipeline.worker.context import Context as Context
 from pipeline.worker.context import Publish as Publish
+from pipeline.worker.context import Result as Result
 from pipeline.worker.registry import Worker as Worker

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from sqlmodel import Field, SQLModel
 
-from pipeline import Context, Event, Publish, Reject, Worker
+from pipeline import Context, Event, Publish, Reject, Result, Worker
 from workers.models import OrderCreated, PaymentTaken
 
 worker = Worker("payments")
@@ -27,7 +27,7 @@ class CardDeclined(Exception):
 
 
 @worker.handle("order.created")
-async def take_payment(event: Event[OrderCreated], context: Context) -> list[Payment | Publish]:
+async def take_payment(event: Event[OrderCreated], context: Context) -> list[Payment | Publish | Result]:
     """Charge the card, keep the payment, and tell the others."""
     order = event.data
     if order.card == "stolen":
@@ -40,4 +40,5 @@ async def take_payment(event: Event[OrderCreated], context: Context) -> list[Pay
     return [
         Payment(order_id=order.order_id, amount=order.amount, reference=reference),
         Publish("payment.taken", PaymentTaken(order_id=order.order_id, amount=order.amount, reference=reference)),
+        Result({"paid": order.amount, "reference": reference}),
     ]

@@ -34,6 +34,16 @@ class Publish:
         object.__setattr__(self, "due", due_time(self.after, self.at))
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the handler tells of this event, beside rows and follow-up events: any JSON-able value.
+
+    Kept under the event's id, where the gateway and `pipeline` find it. One for an event.
+    """
+
+    value: Any
+
+
 class Context:
     """Facts of the delivery in hand.
 

@@ -10,7 +10,7 @@ from pipeline.codec import Codec
 from pipeline.errors import InvalidPayload
 from pipeline.event import AnyEvent, Event, utc_now
 from pipeline.store.writes import Effects, Outgoing, Write, is_write
-from pipeline.worker.context import Context, Publish
+from pipeline.worker.context import Context, Publish, Result
 
 
 class EffectsBuilder:
@@ -37,17 +37,20 @@ class EffectsBuilder:
                 return Effects(key, event.type, (value,))
         published: list[Publish] = list(follow_ups or ())
         values = value if isinstance(value, (list, tuple)) else (value,)
-        special = [each for each in values if isinstance(each, Publish) or is_write(each)]
-        result: bytes | None = None
+        special = [each for each in values if isinstance(each, (Publish, Result)) or is_write(each)]
+        results = [each.value for each in special if isinstance(each, Result)]
         if not special and value is not None:
-            result = self._write_json(value)
-        elif any(each is not None and not (isinstance(each, Publish) or is_write(each)) for each in values):
+            results = [value]
+        elif any(each is not None and not (isinstance(each, (Publish, Result)) or is_write(each)) for each in values):
             raise InvalidPayload(
                 f"the handler of {event.type!r} returned a list that mixes rows or Publish with other values; return "
-                "JSON-able values by themselves"
+                "JSON-able values by themselves, or as Result(value)"
             )
+        if len(results) > 1:
+            raise InvalidPayload(f"the handler of {event.type!r} returned {len(results)} Results; an event has one")
+        result = self._write_json(results[0]) if results else None
         published += [each for each in special if isinstance(each, Publish)]
-        writes: list[Write] = [each for each in special if not isinstance(each, Publish)]
+        writes: list[Write] = [each for each in special if not isinstance(each, (Publish, Result))]
         outgoing = [self._outgoing(event, each, index, key) for index, each in enumerate(published)]
         return Effects(key, event.type, writes, result, outgoing, event.id)
 

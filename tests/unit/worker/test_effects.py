@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert
 
-from pipeline import Context, Event, Publish, Upsert
+from pipeline import Context, Event, Publish, Result, Upsert
 from pipeline.errors import InvalidPayload, PayloadTooLarge, UnknownEventType
 from pipeline.properties import decode_properties
 from pipeline.store.writes import Effects
@@ -115,6 +115,18 @@ def test_ids_of_follow_ups_are_the_same_whenever_the_event_is_handled_again() ->
 def test_rows_and_plain_values_do_not_mix(value: Any) -> None:
     with pytest.raises(InvalidPayload, match="mixes rows or Publish with other values"):
         build(value)
+
+
+def test_a_result_stands_beside_rows_and_follow_ups() -> None:
+    row = PaymentRow(order_id=7)
+    effects = build([row, TAKEN, Result({"paid": 7})])
+    assert (list(effects.writes), effects.result, len(effects.outgoing)) == ([row], b'{"paid":7}', 1)
+    assert build(Result(None)).result == b"null"
+
+
+def test_an_event_has_one_result() -> None:
+    with pytest.raises(InvalidPayload, match="returned 2 Results; an event has one"):
+        build([Result(1), Result(2)])
 
 
 def test_values_without_a_json_form_are_refused() -> None:
