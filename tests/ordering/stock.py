@@ -31,6 +31,10 @@ subscriptions:
     on_dead: {on_dead}
     retry: {{attempts: 3, delays: [50ms]}}
     prefetch: 200
+queues:
+  published: {{type: stream}}
+bindings:
+  - {{exchange: events, queue: published, routing_key: '#'}}
 """
 # `row` counts up with each row written: the order of effects. `fails` says what an event is to meet with.
 HANDLERS = """\

@@ -19,6 +19,9 @@ async def test_a_key_goes_on_after_a_dead_letter(vhost: TestVhost, tmp_path: Pat
 
     # Then the event is a dead letter, and those behind it were processed in their order
     assert stock.effects() == {"a": [1, 3, 4], "b": [1]}
+    # And the books balance, as for any subscription
+    (account,) = (await stock.app.good("accounts", "--json")).json()["accounts"]
+    assert (account["published"], account["processed"], account["dead_lettered"]) == (5, 4, 1)
     assert stock.dead() == ["a-2"]
 
 
