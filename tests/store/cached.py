@@ -15,7 +15,7 @@ from pipeline.store import Effects, Store
 from pipeline.store.opening import open_database
 
 READERS = 10
-BATCH = 300  # reads
+BATCH = 120  # reads
 
 
 def processed(*event_ids: str) -> list[Effects]:
