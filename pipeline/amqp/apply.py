@@ -7,7 +7,9 @@ idempotent, so two may apply at once; the declarations of the slower one find ev
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiormq
@@ -18,9 +20,9 @@ from pipeline.amqp.declare import DECLARE_TIMEOUT, declare, own_channel, unbind
 from pipeline.amqp.management import Management
 from pipeline.amqp.partitions import delete_exchange, require_empty
 from pipeline.amqp.queue_length import true_lengths
-from pipeline.errors import ObjectMissing
+from pipeline.errors import ConfigurationError, ObjectMissing
 from pipeline.settings import Settings
-from pipeline.topology.model import Binding, Exchange, Policy, Queue
+from pipeline.topology.model import Binding, CatchUp, Exchange, Policy, Queue
 from pipeline.topology.partitions import is_switch
 from pipeline.topology.plan import EXIT_CHANGES, EXIT_DESTRUCTION, EXIT_NOTHING, Plan, Step
 
@@ -56,11 +58,18 @@ class Applied:
         }
 
 
-async def apply_plan(settings: Settings, plan: Plan, prune: bool = False) -> Applied:
+# Brings a new subscription up to date from the event log, and makes it live by the call it is given.
+CatchingUp = Callable[[CatchUp, Callable[[], Awaitable[None]]], Awaitable[None]]
+
+
+async def apply_plan(
+    settings: Settings, plan: Plan, prune: bool = False, catch_up: CatchingUp | None = None
+) -> Applied:
     """Create what is missing and change what can change; with `prune`, remove what the plan calls prunable.
 
     What only destruction could change is left and named. A queue is pruned only when it is empty and nobody consumes
     it. Quorum queues know no conditional delete, so that is looked up first: stop the workers that still use a queue.
+    Bindings of a subscription that is to catch up are made by `catch_up`, which a plan with such a step needs.
 
     Raises: BrokerError and its kinds; what was done until then stays done.
     """
@@ -74,7 +83,13 @@ async def apply_plan(settings: Settings, plan: Plan, prune: bool = False) -> App
             Management(settings) as management,
             open_connection(settings, "pipeline topology apply") as connection,
         ):
-            await _make(steps, management, connection)
+            behind = {step.target.name: step.target for step in steps if isinstance(step.target, CatchUp)}
+            await _make([step for step in steps if not _held_by(behind, step)], management, connection)
+            for name, asked in behind.items():
+                if catch_up is None:
+                    raise ConfigurationError(f"{name} must catch up first: use `pipeline topology apply`")
+                own = [step for step in steps if _held_by([name], step) and step.target is not asked]
+                await catch_up(asked, partial(_make, own, management, connection))
             for step in sorted(leftovers, key=_prune_order):
                 if reason := await _prune(step, management, connection):
                     kept.append((step, reason))
@@ -83,14 +98,22 @@ async def apply_plan(settings: Settings, plan: Plan, prune: bool = False) -> App
     return Applied(steps, tuple(pruned), tuple(kept), left)
 
 
-async def _make(steps: tuple[Step, ...], management: Management, connection: AbstractConnection) -> None:
+def _held_by(subscriptions: Collection[str], step: Step) -> bool:
+    """Whether a step waits until one of these has what it missed: its catching-up, and whatever is bound to it."""
+    match step.target:
+        case CatchUp(name=name) | Binding(destination=name, destination_type="queue"):
+            return name in subscriptions
+    return False
+
+
+async def _make(steps: Sequence[Step], management: Management, connection: AbstractConnection) -> None:
     async with own_channel(connection) as channel:
         for step in steps:
             if isinstance(step.target, Policy):
                 await management.put_policy(step.target)
             elif step.kind == "change" and isinstance(step.target, Binding):
                 await unbind(channel, step.target)
-            else:
+            elif not isinstance(step.target, CatchUp):
                 if isinstance(step.target, Binding) and is_switch(step.target):
                     await require_empty(step.target.destination, management, connection)
                 await declare(channel, step.target)

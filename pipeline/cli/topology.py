@@ -104,9 +104,14 @@ def apply(
 ) -> None:
     """Bring the broker to the files. Exit codes: 0 done, 2 something left to prune, 3 something needs destruction."""
     from pipeline.amqp.apply import apply_plan
+    from pipeline.cli.common import Progress
+    from pipeline.event_log.catching_up import catching_up
 
     differences = _compare(topology)
-    applied = run_async(apply_plan(_settings(topology), differences, prune))
+    settings = _settings(topology)
+    with Progress("catching up", None, quiet=as_json) as progress:
+        catch_up = catching_up(settings, _load(topology, quiet=True), lambda _, done: progress.advance(done))
+        applied = run_async(apply_plan(settings, differences, prune, catch_up))
     if as_json:
         _print_json(applied.to_json())
     else:
@@ -133,11 +138,12 @@ def _compare(topology: Path | None) -> Plan:
     return compare(desired, run_async(live_objects(_settings(topology))))
 
 
-def _load(topology: Path | None) -> model.Topology:
+def _load(topology: Path | None, quiet: bool = False) -> model.Topology:
     from pipeline.topology.load import load_topology
 
     loaded = load_topology(_settings(topology).topology)
-    _warn(loaded.warnings)
+    if not quiet:
+        _warn(loaded.warnings)
     return loaded.topology
 
 
