@@ -37,11 +37,12 @@ from pipeline.worker.notes import FailureNotes
 from pipeline.worker.ordered_burial import Burials
 from pipeline.worker.ordered_commit import Commits
 from pipeline.worker.ordered_draining import markers_through, older, put_markers
-from pipeline.worker.ordered_flow import Flow, Step
+from pipeline.worker.ordered_flow import Flow
 from pipeline.worker.ordered_intake import OrderedIntake, earlier_end
 from pipeline.worker.ordered_life import Life
 from pipeline.worker.ordered_line import Item
 from pipeline.worker.ordered_sharing import Shares
+from pipeline.worker.ordered_step import Step
 from pipeline.worker.outgoing import OutgoingRelay
 from pipeline.worker.presence import Presence
 from pipeline.worker.report import Tally, report

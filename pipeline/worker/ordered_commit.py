@@ -12,8 +12,9 @@ from pipeline.errors import StoreUnavailable
 from pipeline.store.lines import OrderedReport
 from pipeline.store.ordered import OrderedStore
 from pipeline.store.patience import patiently
-from pipeline.worker.ordered_flow import Flow, Step
+from pipeline.worker.ordered_flow import Flow
 from pipeline.worker.ordered_life import Life
+from pipeline.worker.ordered_step import Step
 
 BATCH = 1000  # steps a transaction, at most
 BUSY = 4  # steps in the last batch from which on a short wait fills the next; see subscription.py

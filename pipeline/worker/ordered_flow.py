@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -20,12 +19,13 @@ from pipeline.errors import RowRejected
 from pipeline.event import utc_now
 from pipeline.log import get_logger
 from pipeline.message import Delivery
-from pipeline.retry import Failure, GiveUp, RetryLater, decide, failure_headers, failure_of
+from pipeline.retry import GiveUp, RetryLater, decide, failure_of
 from pipeline.store.lines import Entry, LineRow, LineState
 from pipeline.store.writes import Effects
 from pipeline.topology.model import Subscription
 from pipeline.worker.ordered_life import Life
 from pipeline.worker.ordered_line import Item, Line
+from pipeline.worker.ordered_step import Step, line_of, parked, remember, type_of
 from pipeline.worker.work import Failed, Handled, Work
 
 log = get_logger("ordered")
@@ -38,26 +38,6 @@ FIRST = 20  # of a key, in one life
 GROUP = 64
 MARKER_TYPE = "pipeline.marker"  # its type in the inbox
 DEATHS = 3  # attempts, at least, that may end with the worker's death
-
-
-@dataclass(slots=True)
-class Step:
-    """Something of one event that is to be committed, and what follows then."""
-
-    life: Life
-    line: Line
-    item: Item
-    version: int
-    entry: Entry
-    then: Literal["done", "retry", "bury", "run"]
-    failed: Failed | None = None
-    handled: Handled | None = None
-    wait: float = 0.0  # seconds, of a retry
-
-    @property
-    def valid(self) -> bool:
-        """Whether it still counts."""
-        return not self.life.ended and self.version == self.item.version
 
 
 class Flow:
@@ -196,14 +176,14 @@ class Flow:
         """Its end was committed before; whether its copy was made is not known."""
         entry = Entry(life.partition, item.key, item.event_id)
         life.under_way += 1
-        self._bury(Step(life, _line_of(item), item, item.version, entry, "bury", failed))
+        self._bury(Step(life, line_of(item), item, item.version, entry, "bury", failed))
 
     def pass_marker(self, life: Life, item: Item) -> None:
         """All before it is settled: that becomes known with the commit."""
         item.running = True
         entry = Entry(life.partition, None, item.event_id, Effects(item.event_id, MARKER_TYPE))
         life.under_way += 1
-        self._step(Step(life, _line_of(item), item, item.version, entry, "done"))
+        self._step(Step(life, line_of(item), item, item.version, entry, "done"))
 
     # --- failures ------------------------------------------------------------------------------------------------
 
@@ -260,7 +240,7 @@ class Flow:
         else:
             ids = [each.event_id for each in line.items]
             for each in line.hold(ids.index(first) if first in ids else len(ids)):
-                failed = Failed(each.delivery, _parked(item.key, first), each.attempt, each.event_id, _type(each))
+                failed = Failed(each.delivery, parked(item.key, first), each.attempt, each.event_id, type_of(each))
                 self._take_step(life, line, each, row=self._row(each, "parked", 0), then="bury", failed=failed)
         self.go()
 
@@ -297,7 +277,9 @@ class Flow:
         life.under_way -= 1
         line.reset()
         line.in_turn = item
-        self._fail(life, line, item, Failed(item.delivery, failure_of(error), item.attempt, item.event_id, _type(item)))
+        self._fail(
+            life, line, item, Failed(item.delivery, failure_of(error), item.attempt, item.event_id, type_of(item))
+        )
 
     def skipped(self, step: Step) -> None:
         """It was left out, because of an event before it."""
@@ -325,26 +307,3 @@ class Flow:
         life.remove(item)
         self._settled(life, item)
         self._advance(life, line)
-
-
-def _line_of(item: Item) -> Line:
-    """A line of its own, for what has no place in its key's."""
-    line = Line()
-    line.add(item)
-    return line
-
-
-def remember(item: Item, failed: Failed) -> None:
-    """Write the failure into the delivery's headers: a dead letter tells of all of them."""
-    properties = item.delivery.readable
-    headers = dict(properties.headers)
-    headers |= failure_headers(headers, failed.attempt, failed.failure, utc_now().isoformat())
-    item.delivery.use(replace(properties, headers=headers), item.delivery.body)
-
-
-def _parked(key: str, first: str) -> Failure:
-    return Failure("pipeline.Parked", f"key {key!r} is parked: it waits for event {first}", reason="parked")
-
-
-def _type(item: Item) -> str:
-    return item.work.event.type if item.work is not None else item.failed.event_type if item.failed is not None else ""

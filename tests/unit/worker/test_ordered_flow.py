@@ -23,10 +23,11 @@ from pipeline.store.lines import Entry, LineRow, OrderedReport
 from pipeline.store.writes import Effects
 from pipeline.topology.load import load_text
 from pipeline.worker.ordered_commit import Commits
-from pipeline.worker.ordered_flow import Flow, Step
+from pipeline.worker.ordered_flow import Flow
 from pipeline.worker.ordered_intake import OrderedIntake, earlier_end
 from pipeline.worker.ordered_life import Life
 from pipeline.worker.ordered_line import Item
+from pipeline.worker.ordered_step import Step
 from pipeline.worker.registry import Handler
 from pipeline.worker.work import Failed, Handled, Work
 

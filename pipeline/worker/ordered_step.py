@@ -1,0 +1,58 @@
+"""A step of one event of an ordered subscription, as it goes to its commit, and small facts of items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.event import utc_now
+from pipeline.retry import Failure, failure_headers
+from pipeline.store.lines import Entry
+from pipeline.worker.ordered_life import Life
+from pipeline.worker.ordered_line import Item, Line
+from pipeline.worker.work import Failed, Handled
+
+
+@dataclass(slots=True)
+class Step:
+    """Something of one event that is to be committed, and what follows then."""
+
+    life: Life
+    line: Line
+    item: Item
+    version: int
+    entry: Entry
+    then: Literal["done", "retry", "bury", "run"]
+    failed: Failed | None = None
+    handled: Handled | None = None
+    wait: float = 0.0  # seconds, of a retry
+
+    @property
+    def valid(self) -> bool:
+        """Whether it still counts."""
+        return not self.life.ended and self.version == self.item.version
+
+
+def line_of(item: Item) -> Line:
+    """A line of its own, for what has no place in its key's."""
+    line = Line()
+    line.add(item)
+    return line
+
+
+def remember(item: Item, failed: Failed) -> None:
+    """Write the failure into the delivery's headers: a dead letter tells of all of them."""
+    properties = item.delivery.readable
+    headers = dict(properties.headers)
+    headers |= failure_headers(headers, failed.attempt, failed.failure, utc_now().isoformat())
+    item.delivery.use(replace(properties, headers=headers), item.delivery.body)
+
+
+def parked(key: str, first: str) -> Failure:
+    """Why an event waits in the dead-letter queue."""
+    return Failure("pipeline.Parked", f"key {key!r} is parked: it waits for event {first}", reason="parked")
+
+
+def type_of(item: Item) -> str:
+    """Its event type, "" when that is not known."""
+    return item.work.event.type if item.work is not None else item.failed.event_type if item.failed is not None else ""
