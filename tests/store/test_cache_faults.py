@@ -37,10 +37,10 @@ async def test_redis_is_killed_in_the_middle_of_reads_and_comes_back(
     assert {each.state for each in await shop.ask_many(ids)} == {"hit"}
 
     # when it is killed while they read, then no read fails
-    reading = asyncio.create_task(shop.ask_many(ids, reads=4 * BATCH))
+    reading = asyncio.create_task(shop.ask_many(ids, reads=20 * BATCH))
     await until(lambda: _true(shop.cache.calls() > 2 * BATCH + READERS), "reads under way")
     await asyncio.to_thread(redis_server.kill)
-    await reading
+    assert {each.state for each in await reading} >= {"hit", "bypass"}
     assert "bypass" in {each.state for each in await shop.ask_many(ids)}
 
     # and the dead cache is left alone: a breaker lets through no more than a probe a pause
