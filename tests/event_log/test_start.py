@@ -108,7 +108,7 @@ async def test_a_start_by_time_or_offset_takes_what_is_younger(vhost: TestVhost,
     application = ledger(vhost, tmp_path, BEFORE)
     await application.apply()
     await publish(application, ids(100))
-    application.write("topology.yaml", starting("40"))
+    application.write("topology.yaml", starting('"40"'))
 
     await application.good("topology", "apply")
 
