@@ -238,10 +238,11 @@ class RunningWorker:
         if self.process.returncode is None:
             self._known.update(self.pids)
             self.process.kill()
-            await self.process.wait()
+        # Before anything is waited for: the wait ends with the pipes, and these hold them as well.
         for pid in self._ours():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        await self.process.wait()
         await self._reading
 
 

@@ -185,7 +185,6 @@ def is_text(raw: bytes) -> bool:
         Properties(headers={"h": datetime(1969, 1, 1, tzinfo=UTC)}),
         Properties(headers={"h": [{"deep": {1, 2}}]}),
     ],
-    ids=str,
 )
 def test_what_amqp_can_not_carry_is_a_value_error(bad: Properties) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the callers add whose it was

@@ -43,5 +43,5 @@ def test_a_variable_given_twice_or_a_file_that_is_not_there_is_an_error_without_
     with pytest.raises(ConfigurationError, match="PIPELINE_AMQP_URL and PIPELINE_AMQP_URL_FILE are both set") as error:
         load_settings({"PIPELINE_AMQP_URL": "amqp://u:secret@h", "PIPELINE_AMQP_URL_FILE": str(tmp_path / "x")})
     assert "secret" not in str(error.value)
-    with pytest.raises(ConfigurationError, match="PIPELINE_AMQP_URL_FILE names .*/x, which can't be read"):
+    with pytest.raises(ConfigurationError, match=r"PIPELINE_AMQP_URL_FILE names .*/x, which can't be read"):
         load_settings({"PIPELINE_AMQP_URL_FILE": str(tmp_path / "x")})
