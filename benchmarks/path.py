@@ -46,9 +46,9 @@ class Run:
         return self.publisher * scale, self.consumer * scale, self.broker * scale
 
 
-def publish(broker: Address, module: str, count: int, **wanted: object) -> Run:
-    """Publish alone, by one of our programs, into a subscription's queue."""
-    with place(broker, ["billing"]) as here, _publisher(here, module, count, wanted) as publisher:
+def publish(broker: Address, module: str, count: int, *, event_log: bool = False, **wanted: object) -> Run:
+    """Publish alone, by one of our programs, into a subscription's queue, and with `event_log` into a stream too."""
+    with place(broker, ["billing"], event_log=event_log) as here, _publisher(here, module, count, wanted) as publisher:
         cost = Cost(broker.pid)
         publisher.go()
         report = publisher.result()

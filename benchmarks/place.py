@@ -43,6 +43,7 @@ exchanges:
 events:
   {event}: {{model: "benchmarks.application:OrderPlaced"}}
 """
+_EVENT_LOG = "event_log: {exchange: events}\n"
 _SUBSCRIPTION = "  {name}: {{events: [{event}], handler: benchmarks.application, prefetch: {prefetch}{more}}}\n"
 
 
@@ -88,10 +89,11 @@ def place(
     prefetch: int = PREFETCH,
     database_url: str = "",
     more: str = "",
+    event_log: bool = False,
 ) -> Iterator[Place]:
     """A place with these subscriptions, or one plain queue of this type, bound to the events; deleted afterwards.
 
-    `more` is what the subscriptions say beside, such as ", order_by: type".
+    `more` is what the subscriptions say beside, such as ", order_by: type"; `event_log` keeps every event in a stream.
     Results go to SQLite in its folder unless `database_url` says otherwise.
     """
     name = f"bench-{secrets.token_hex(4)}"
@@ -105,7 +107,7 @@ def place(
         user = quote(unquote(urlsplit(broker.management_url).username or ""), safe="")
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         manage(broker.management_url, "PUT", f"/api/permissions/{name}/{user}", everything)
-        text = _topology(subscriptions, queue_type, prefetch, more)
+        text = _topology(subscriptions, queue_type, prefetch, more) + (_EVENT_LOG if event_log else "")
         (folder / "topology" / "bench.yaml").write_text(text)
         if subscriptions or queue_type:
             asyncio.run(_apply(here.settings()))

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from benchmarks.bench import Measure
-from benchmarks.measures import consume, gateway, growth, idle, memory, offered, ordered, path, publish, startup
+from benchmarks.measures import (
+    consume,
+    event_log,
+    gateway,
+    growth,
+    idle,
+    memory,
+    offered,
+    ordered,
+    path,
+    publish,
+    startup,
+)
 
 MEASURES: dict[str, Measure] = {
     module.MEASURE.name: module.MEASURE
-    for module in (publish, consume, path, ordered, offered, memory, idle, startup, growth, gateway)
+    for module in (publish, consume, path, ordered, event_log, offered, memory, idle, startup, growth, gateway)
 }
