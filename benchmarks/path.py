@@ -46,7 +46,7 @@ class Run:
         return self.publisher * scale, self.consumer * scale, self.broker * scale
 
 
-def publish(broker: Address, module: str, count: int, *, event_log: bool = False, **wanted: object) -> Run:
+def publish(broker: Address, module: str, count: int, event_log: bool = False, /, **wanted: object) -> Run:
     """Publish alone, by one of our programs, into a subscription's queue, and with `event_log` into a stream too."""
     with place(broker, ["billing"], event_log=event_log) as here, _publisher(here, module, count, wanted) as publisher:
         cost = Cost(broker.pid)

@@ -17,9 +17,7 @@ def run(bench: Bench, outcome: Outcome) -> None:
     for number in bench.rounds():
         for kind, event_log in KINDS.items():
             bench.say(f"event log: {kind}", number)
-            runs[kind].append(
-                path.publish(bench.broker, PROGRAM, bench.scale.publish, event_log=event_log, way="messages")
-            )
+            runs[kind].append(path.publish(bench.broker, PROGRAM, bench.scale.publish, event_log, way="messages"))
     without, logged = runs.values()
     share = ratio([each.rate for each in logged], [each.rate for each in without])
     outcome.rows.append(

@@ -54,7 +54,7 @@ async def test_each_event_is_processed_once_though_publishing_goes_on_meanwhile(
         await application.until_count("ledger", HISTORY + MORE)
 
         async def empty() -> bool:
-            return application.queue("ledger")["messages"] == 0
+            return bool(application.queue("ledger")["messages"] == 0)
 
         await until(empty, "an empty queue", 60)
         assert await worker.drain() == 0
@@ -97,7 +97,7 @@ async def until_filled(application: Application, least: int) -> None:
     async def filled() -> bool:
         try:
             async with rabbit(application.vhost) as broker:
-                return await broker.count("ledger") >= least
+                return bool(await broker.count("ledger") >= least)
         except aio_pika.exceptions.ChannelNotFoundEntity:
             return False
 
