@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
 from pipeline.amqp import stream as stream_module
 from pipeline.amqp.publisher import Publisher
-from pipeline.amqp.stream import PREFETCH, offset_of, read_stream
-from pipeline.errors import ObjectMissing
+from pipeline.amqp.stream import PREFETCH, ends_of, offset_of, read_from, read_stream
+from pipeline.errors import LogTruncated, ObjectMissing
+from pipeline.event import utc_now
+from pipeline.message import Delivery
 from pipeline.settings import Settings
 from tests.support.broker import TestVhost
+from tests.support.proxy import proxy_to
 from tests.support.publishing import messages, publisher
 from tests.support.rabbit import rabbit, settings_for
 from tests.support.topologies import DEADLINE
@@ -92,3 +97,63 @@ async def test_who_has_read_enough_may_leave(vhost: TestVhost) -> None:
         await reading.aclose()  # type: ignore[attr-defined]
 
         assert offset_of(first[0]) == 0
+
+
+async def collected(batches: AsyncIterator[list[Delivery]], most: int = 0) -> list[str]:
+    """The ids read, `most` of them when it never ends; each offset once, and in order."""
+    found: list[Delivery] = []
+    async with asyncio.timeout(60):
+        async for batch in batches:
+            found += batch
+            if most and len(found) >= most:
+                break
+    offsets = [offset_of(each) for each in found]
+    assert offsets == sorted(set(offsets))
+    return [each.properties.message_id for each in found]
+
+
+async def test_reading_begins_and_ends_where_it_is_told(vhost: TestVhost) -> None:
+    settings = settings_for(vhost)
+    async with rabbit(vhost) as seen, publisher(settings) as events:
+        await seen.queue(LOG, x_queue_type="stream")
+        await events.send(messages(ids(3000), LOG))
+
+        assert await collected(read_from(settings, LOG, 5)) == ids(2995, 5)
+        assert await collected(read_from(settings, LOG, 200, 210)) == ids(11, 200)
+        assert await collected(read_from(settings, LOG, 2999)) == ids(1, 2999)
+        assert await collected(read_from(settings, LOG, 3000)) == []
+        assert await collected(read_from(settings, LOG, utc_now() - timedelta(hours=1))) == ids(3000)
+        assert await ends_of(settings, LOG) == (0, 2999)
+        with pytest.raises(LogTruncated, match=r"ends with offset 2,999, and 3,001 was to be read"):
+            await collected(read_from(settings, LOG, 3001))
+
+
+async def test_reading_goes_on_after_its_connection_was_cut_again_and_again(vhost: TestVhost) -> None:
+    count = 20_000
+    async with rabbit(vhost) as seen, publisher(settings_for(vhost)) as events, proxy_to(vhost.amqp_url) as proxy:
+        await seen.queue(LOG, x_queue_type="stream")
+        await events.send(messages(ids(count), LOG))
+        settings = settings_for(vhost, amqp_url=proxy.url)
+        cuts = 0
+
+        async def cut_on_the_way() -> AsyncIterator[list[Delivery]]:
+            nonlocal cuts
+            async for batch in read_from(settings, LOG, 0, prefetch=1000):
+                if offset_of(batch[-1]) > (cuts + 1) * 4000 and cuts < 3:
+                    cuts += 1
+                    proxy.cut()
+                yield batch
+
+        assert await collected(cut_on_the_way()) == ids(count)
+        assert cuts == 3
+
+
+async def test_who_follows_gets_what_comes(vhost: TestVhost) -> None:
+    settings = settings_for(vhost)
+    async with rabbit(vhost) as seen, publisher(settings) as events:
+        await seen.queue(LOG, x_queue_type="stream")
+        following = asyncio.create_task(collected(read_from(settings, LOG, 0, follow=True), 200))
+        await events.send(messages(ids(100), LOG))
+        await events.send(messages(ids(100, 100), LOG))
+
+        assert await following == ids(200)
