@@ -6,6 +6,12 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.event_log.choosing import Selection
+from pipeline.event_log.replaying import Replay, replay
+from pipeline.topology.load import load_topology
 from tests.event_log.ledger import ids, ledger, publish, times
 from tests.support.application import Application
 from tests.support.broker import TestVhost
@@ -153,22 +159,27 @@ async def test_bad_input_is_answered_with_a_sentence(vhost: TestVhost, tmp_path:
     application = ledger(vhost, tmp_path)
     await application.apply()
     await publish(application, ids(5))
+    topology = load_topology(application.settings.topology).topology
     cases = [
-        (("--to", "legder"), "did you mean ledger?"),
-        (("--to", "ledger", "--since", "yesterday"), "is none of: first, a duration"),
-        (("--to", "ledger", "--since", "1h", "--until", "2h"), "is not behind"),
-        (("--to", "ledger", "--where", "data.a > and"), "a value is expected here"),
-        (("--to", "ledger", "--where", "__import__('os')"), "is nothing of an event"),
-        (("--to", "ledger", "--type", "order.creatd"), "did you mean order.created?"),
-        (("--to", "ledger", "--rate", "0"), "must be above 0"),
-        (("--to", "ledger", "--from-archive", "nowhere"), "holds no archive"),
-        (("--to", "ledger", "--since", "100"), "there is no such offset yet"),
+        (Replay("legder", Selection()), "did you mean ledger?"),
+        (Replay("ledger", Selection(since="yesterday")), "is none of: first, a duration"),
+        (Replay("ledger", Selection(since="1h", until="2h")), "is not behind"),
+        (Replay("ledger", Selection(where="data.a > and")), "a value is expected here"),
+        (Replay("ledger", Selection(where="__import__('os')")), "is nothing of an event"),
+        (Replay("ledger", Selection(types=("order.creatd",))), "did you mean order.created?"),
+        (Replay("ledger", Selection(), rate=0.0), "must be above 0"),
+        (Replay("ledger", Selection(), archive=tmp_path / "nowhere"), "holds no archive"),
+        (Replay("ledger", Selection(since="100")), "there is no such offset yet"),
     ]
-    for arguments, answer in cases:
-        done = await application.run("events", "replay", *arguments)
-        assert done.code in (2, 4), (arguments, done)
-        assert answer in done.err, (arguments, done.err)
-        assert "Traceback" not in done.err
+    for asked, answer in cases:
+        with pytest.raises(PipelineError) as caught:
+            await replay(application.settings, topology, asked)
+        assert answer in str(caught.value), asked
+        assert caught.value.exit_code in (2, 4)
+    done = await application.run("events", "replay", "--to", "ledger", "--where", "data.a > and")
+    assert done.code == 2
+    assert "a value is expected here" in done.err
+    assert "Traceback" not in done.err
     assert await lengths(application, "ledger") == [5]
 
     application.write("topology.yaml", "version: 1\nexchanges: {events: {}}\nevents: {order.created: {}}\n")
