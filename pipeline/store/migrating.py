@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from pipeline.errors import ConfigurationError
 from pipeline.settings import Settings
 from pipeline.store.opening import database_at, file_of, place_of, resolved
-from pipeline.store.producer import NAME
+from pipeline.store.producer.store import NAME
 from pipeline.store.revisions import PRODUCER, WORKER, Condition, Family, check_columns, condition_of
 
 FOLDER = Path(__file__).parent / "migrations"

@@ -36,7 +36,7 @@ from pipeline.store.failures import (
     write_failures,
 )
 from pipeline.store.opening import open_database
-from pipeline.store.ordered import OrderedStore
+from pipeline.store.ordered.store import OrderedStore
 from pipeline.store.tables import INBOX, OUTBOX, RESULT
 from pipeline.store.times import as_time
 from pipeline.store.transaction import Committer, unstorable

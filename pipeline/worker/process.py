@@ -28,7 +28,7 @@ from pipeline.settings import Settings
 from pipeline.store.store import Store
 from pipeline.topology.model import Topology
 from pipeline.worker.loading import load_worker, pick
-from pipeline.worker.ordered import OrderedWorker
+from pipeline.worker.ordered.worker import OrderedWorker
 from pipeline.worker.presence import this_process
 from pipeline.worker.status import BEGAN, ENDED, NOBODY, tell
 from pipeline.worker.subscription import SubscriptionWorker

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.store import Effects, Store
-from pipeline.store.lines import Entry, LineRow
-from pipeline.store.ordered import OrderedStore
+from pipeline.store.ordered.lines import Entry, LineRow
+from pipeline.store.ordered.store import OrderedStore
 from tests.store.conftest import Look
 from tests.store.models import TABLES, Deferred, Ledger, Payment
 from tests.store.places import Place

@@ -19,15 +19,15 @@ from pipeline.event import Event
 from pipeline.message import Delivery
 from pipeline.properties import Properties
 from pipeline.retry import Reject, Retry, failure_of
-from pipeline.store.lines import Entry, LineRow, OrderedReport
+from pipeline.store.ordered.lines import Entry, LineRow, OrderedReport
 from pipeline.store.writes import Effects
 from pipeline.topology.load import load_text
-from pipeline.worker.ordered_commit import Commits
-from pipeline.worker.ordered_flow import Flow
-from pipeline.worker.ordered_intake import OrderedIntake, earlier_end
-from pipeline.worker.ordered_life import Life
-from pipeline.worker.ordered_line import Item
-from pipeline.worker.ordered_step import Step
+from pipeline.worker.ordered.commit import Commits
+from pipeline.worker.ordered.flow import Flow
+from pipeline.worker.ordered.intake import OrderedIntake, earlier_end
+from pipeline.worker.ordered.life import Life
+from pipeline.worker.ordered.line import Item
+from pipeline.worker.ordered.step import Step
 from pipeline.worker.registry import Handler
 from pipeline.worker.work import Failed, Handled, Work
 

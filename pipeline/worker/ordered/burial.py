@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pipeline.amqp.publisher import Publisher
 from pipeline.log import get_logger
 from pipeline.topology.model import Subscription
-from pipeline.worker.ordered_flow import Flow
-from pipeline.worker.ordered_step import Step
+from pipeline.worker.ordered.flow import Flow
+from pipeline.worker.ordered.step import Step
 from pipeline.worker.settle import Settlement, publish_copies, settle_failure
 
 log = get_logger("ordered")

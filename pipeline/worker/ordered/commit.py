@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from pipeline.errors import StoreUnavailable
-from pipeline.store.lines import OrderedReport
-from pipeline.store.ordered import OrderedStore
+from pipeline.store.ordered.lines import OrderedReport
+from pipeline.store.ordered.store import OrderedStore
 from pipeline.store.patience import patiently
-from pipeline.worker.ordered_flow import Flow
-from pipeline.worker.ordered_life import Life
-from pipeline.worker.ordered_step import Step
+from pipeline.worker.ordered.flow import Flow
+from pipeline.worker.ordered.life import Life
+from pipeline.worker.ordered.step import Step
 
 BATCH = 1000  # steps a transaction, at most
 BUSY = 4  # steps in the last batch from which on a short wait fills the next; see subscription.py

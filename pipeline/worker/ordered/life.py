@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from pipeline.amqp.consumer import Consumer
-from pipeline.store.lines import LineRow
-from pipeline.worker.ordered_line import Item, Line
+from pipeline.store.ordered.lines import LineRow
+from pipeline.worker.ordered.line import Item, Line
 
 MARKER = "pipeline-marker"  # header: all that came before it in its queue is settled
 

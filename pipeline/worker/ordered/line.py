@@ -12,7 +12,7 @@ from collections import deque
 from datetime import datetime
 
 from pipeline.message import Delivery
-from pipeline.store.lines import LineRow
+from pipeline.store.ordered.lines import LineRow
 from pipeline.worker.work import Failed, Work
 
 
@@ -40,7 +40,7 @@ class Item:
         self.version = 0
         self.running = False  # in a handler; also when that is void, for one event never runs twice at once
         self.arrived = 0.0
-        self.marker = False  # no event: see ordered_draining
+        self.marker = False  # no event: see draining.py
 
 
 class Line:

@@ -20,9 +20,9 @@ from pipeline.store.transaction import unstorable
 from pipeline.topology.model import RetryPolicy, Subscription
 from pipeline.topology.partitions import hash_header
 from pipeline.worker.intake import Intake
-from pipeline.worker.ordered_flow import DEATHS
-from pipeline.worker.ordered_life import MARKER, Life
-from pipeline.worker.ordered_line import Item
+from pipeline.worker.ordered.flow import DEATHS
+from pipeline.worker.ordered.life import MARKER, Life
+from pipeline.worker.ordered.line import Item
 from pipeline.worker.registry import Handler
 from pipeline.worker.work import Failed, Work
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 from pipeline.errors import RowRejected
 from pipeline.event import utc_now
 from pipeline.store.database import Database
-from pipeline.store.lines import Entry, OrderedReport
+from pipeline.store.ordered.lines import Entry, OrderedReport
 from pipeline.store.rows import rows_statement
 from pipeline.store.tables import LINE, PARTITION
 from pipeline.store.times import as_text

@@ -20,18 +20,14 @@ from pipeline.message import Message
 from pipeline.store.database import Database, faults_of, read
 from pipeline.store.moments import moment_of, now_text, text_of
 from pipeline.store.opening import database_at
-from pipeline.store.producer_accept import Acceptor
-from pipeline.store.producer_keys import Keys
-from pipeline.store.producer_lease import Leases
-from pipeline.store.producer_rows import ProducerRows
+from pipeline.store.producer.accept import Acceptor
+from pipeline.store.producer.keys import Keys
+from pipeline.store.producer.lease import Leases
+from pipeline.store.producer.rows import ProducerRows
+from pipeline.store.producer.values import Acceptance, ApiKey, NewEvent, OutboxStatus, StoredEvent, Waiting
 from pipeline.store.producer_tables import EVENT, OUTGOING
-from pipeline.store.producer_values import Acceptance, ApiKey, NewEvent, OutboxStatus, StoredEvent, Waiting
 from pipeline.store.schema import create_producer
 from pipeline.store.transaction import unstorable
-
-__all__ = [
-    "Acceptance", "ApiKey", "NewEvent", "OutboxStatus", "ProducerStore", "StoredEvent", "Waiting",
-]  # fmt: skip
 
 NAME = "producer"  # what stands for the subscription where a database is opened
 READ_BYTES = 8 * 1024 * 1024  # of bodies in one `waiting`, about

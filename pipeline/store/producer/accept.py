@@ -17,9 +17,9 @@ from sqlalchemy import Connection, func, select
 from pipeline.errors import OutboxFull, StoreUnavailable
 from pipeline.store.database import Database, faults_of
 from pipeline.store.moments import now_text, text_of
-from pipeline.store.producer_rows import ProducerRows
+from pipeline.store.producer.rows import ProducerRows
+from pipeline.store.producer.values import Acceptance, NewEvent, check
 from pipeline.store.producer_tables import OUTGOING
-from pipeline.store.producer_values import Acceptance, NewEvent, check
 from pipeline.store.rows import Values
 
 Answer: TypeAlias = list[Acceptance] | OutboxFull

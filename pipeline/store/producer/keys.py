@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from pipeline.errors import RowRejected
 from pipeline.store.database import Database, faults_of, read
 from pipeline.store.moments import moment_of, now_text, text_of
+from pipeline.store.producer.values import ApiKey
 from pipeline.store.producer_tables import API_KEY
-from pipeline.store.producer_values import ApiKey
 
 
 class Keys:

@@ -20,12 +20,12 @@ from pipeline.event import utc_now
 from pipeline.log import get_logger
 from pipeline.message import Delivery
 from pipeline.retry import GiveUp, RetryLater, decide, failure_of
-from pipeline.store.lines import Entry, LineRow, LineState
+from pipeline.store.ordered.lines import Entry, LineRow, LineState
 from pipeline.store.writes import Effects
 from pipeline.topology.model import Subscription
-from pipeline.worker.ordered_life import Life
-from pipeline.worker.ordered_line import Item, Line
-from pipeline.worker.ordered_step import Step, line_of, parked, remember, type_of
+from pipeline.worker.ordered.life import Life
+from pipeline.worker.ordered.line import Item, Line
+from pipeline.worker.ordered.step import Step, line_of, parked, remember, type_of
 from pipeline.worker.work import Failed, Handled, Work
 
 log = get_logger("ordered")

@@ -34,15 +34,15 @@ from pipeline.worker.effects import EffectsBuilder
 from pipeline.worker.handle import Handling
 from pipeline.worker.loading import LoadedWorker
 from pipeline.worker.notes import FailureNotes
-from pipeline.worker.ordered_burial import Burials
-from pipeline.worker.ordered_commit import Commits
-from pipeline.worker.ordered_draining import markers_through, older, put_markers
-from pipeline.worker.ordered_flow import Flow
-from pipeline.worker.ordered_intake import OrderedIntake, earlier_end
-from pipeline.worker.ordered_life import Life
-from pipeline.worker.ordered_line import Item
-from pipeline.worker.ordered_sharing import Shares
-from pipeline.worker.ordered_step import Step
+from pipeline.worker.ordered.burial import Burials
+from pipeline.worker.ordered.commit import Commits
+from pipeline.worker.ordered.draining import markers_through, older, put_markers
+from pipeline.worker.ordered.flow import Flow
+from pipeline.worker.ordered.intake import OrderedIntake, earlier_end
+from pipeline.worker.ordered.life import Life
+from pipeline.worker.ordered.line import Item
+from pipeline.worker.ordered.sharing import Shares
+from pipeline.worker.ordered.step import Step
 from pipeline.worker.outgoing import OutgoingRelay
 from pipeline.worker.presence import Presence
 from pipeline.worker.report import Tally, report

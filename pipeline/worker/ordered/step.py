@@ -7,9 +7,9 @@ from typing import Literal
 
 from pipeline.event import utc_now
 from pipeline.retry import Failure, failure_headers
-from pipeline.store.lines import Entry
-from pipeline.worker.ordered_life import Life
-from pipeline.worker.ordered_line import Item, Line
+from pipeline.store.ordered.lines import Entry
+from pipeline.worker.ordered.life import Life
+from pipeline.worker.ordered.line import Item, Line
 from pipeline.worker.work import Failed, Handled
 
 

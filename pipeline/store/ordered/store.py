@@ -15,8 +15,8 @@ from sqlalchemy import Connection, delete, func, select
 
 from pipeline.event import utc_now
 from pipeline.store.database import Database, faults_of, read
-from pipeline.store.lines import Entry, LineRow, OrderedReport
-from pipeline.store.ordered_commit import OrderedCommitter
+from pipeline.store.ordered.commit import OrderedCommitter
+from pipeline.store.ordered.lines import Entry, LineRow, OrderedReport
 from pipeline.store.tables import LINE, PARTITION
 from pipeline.store.times import as_text, as_time
 

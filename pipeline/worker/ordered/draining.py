@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 from pipeline.store.patience import patiently
 from pipeline.store.store import Store
 from pipeline.topology.model import Subscription
-from pipeline.worker.ordered_life import MARKER
+from pipeline.worker.ordered.life import MARKER
 
 log = get_logger("ordered")
 
