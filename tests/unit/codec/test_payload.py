@@ -250,7 +250,7 @@ def test_numbers_that_json_does_not_have_are_not_json(body: bytes) -> None:
         any_json().read(body)
 
 
-@pytest.mark.parametrize("value", [object(), lambda: 0, float("nan"), {"a": [float("-inf")]}, "\ud800"], ids=repr)
+@pytest.mark.parametrize("value", [object(), lambda: 0, float("nan"), {"a": [float("-inf")]}, "\ud800"])
 def test_what_has_no_json_form_is_refused_on_the_way_out(value: Any) -> None:
     with pytest.raises(InvalidPayload, match="no JSON form"):
         any_json().write(value)
