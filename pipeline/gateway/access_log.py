@@ -6,7 +6,7 @@ A line names the caller, never a credential, a query or anything of a body.
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,10 +23,11 @@ INTERNAL = Problem(500, "internal", "something went wrong here; the log of the g
 
 
 class AccessLog:
-    """The outermost layer of the application."""
+    """The outermost layer of the application. While `draining`, answers ask clients to connect again, elsewhere."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
         self._app = app
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -36,12 +37,17 @@ class AccessLog:
         began = time.perf_counter()
         notes: dict[str, object] = {}
         scope[NOTES] = notes
+        method = scope["method"]
+        if method == "HEAD":  # as GET, of which the server leaves out the body
+            scope = {**scope, "method": "GET"}
         status = 0
 
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self._draining():
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
         try:
@@ -55,10 +61,10 @@ class AccessLog:
         if scope["path"] in QUIET:
             return
         taken = round((time.perf_counter() - began) * 1000, 1)
-        log.info("request", method=scope["method"], path=_path(scope), status=status, ms=taken, **notes)
+        log.info("request", method=method, path=_path(scope), status=status, ms=taken, **notes)
 
 
 def _path(scope: Scope) -> str:
-    """As it was sent, percent-encoded: nothing in it can end a line."""
-    raw: Any = scope.get("raw_path") or b""
-    return bytes(raw).decode("latin-1")[:LONGEST_PATH]
+    """As it was sent, percent-encoded: nothing in it can end a line or speak to a terminal."""
+    raw: bytes = scope.get("raw_path") or b""
+    return raw[:LONGEST_PATH].decode("ascii", "backslashreplace")

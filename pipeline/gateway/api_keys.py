@@ -25,6 +25,7 @@ KEY = re.compile(r"pk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 FRESH = 2.0  # seconds that keys are remembered: how long a revoked one may still be taken
 NEW = 0.2  # seconds after which an id nobody knows is looked for again, so that a new key works at once
 KEPT = 600.0  # seconds that remembered keys are good for while the database is away and nobody could revoke one
+PATIENCE = 0.5  # seconds that reading them again may hold up a request
 NOBODY = hashlib.sha256(b"").hexdigest()  # compared with where there is no key, so that both take the same time
 
 
@@ -46,7 +47,7 @@ class KeyRing:
         self._store = store
         self._keys: dict[str, ApiKey] = {}
         self._read_at = self._tried_at = time.monotonic() - KEPT
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def caller(self, key: str) -> Caller | None:
         """Whose key this is; None when it is unknown, wrong or revoked.
@@ -67,17 +68,32 @@ class KeyRing:
         return Caller(f"key:{key_id}", known.scopes)
 
     async def _refresh(self, age: float) -> None:
-        """Read all keys again unless that was done less than `age` seconds ago: one query, however many ask."""
-        if time.monotonic() - self._read_at < age:
+        """Read all keys again unless that was done less than `age` seconds ago: one query, however many ask.
+
+        A database that is slow to answer is not waited for for long: the keys that are known are good meanwhile.
+        """
+        now = time.monotonic()
+        if now - self._read_at < age:
             return
-        async with self._reading:
-            now = time.monotonic()
-            if now - self._tried_at >= age:
-                self._tried_at = now
-                try:
-                    self._keys = {key.id: key for key in await self._store.keys()}
-                    self._read_at = time.monotonic()
-                except StoreUnavailable:
-                    log.warning("keys can't be read again", known=len(self._keys))
-            if now - self._read_at >= KEPT:
-                raise StoreUnavailable("API keys can't be checked: the producer's database does not answer")
+        if self._reading is None and now - self._tried_at >= age:
+            self._tried_at = now
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(self._ended)
+        if self._reading is not None:
+            known = now - self._read_at < KEPT
+            await asyncio.wait({self._reading}, timeout=PATIENCE if known else None)
+        if now - self._read_at >= KEPT:
+            raise StoreUnavailable("API keys can't be checked: the producer's database does not answer")
+
+    async def _read(self) -> None:
+        began = time.monotonic()
+        try:
+            self._keys = {key.id: key for key in await self._store.keys()}
+            self._read_at = began
+        except StoreUnavailable:
+            log.warning("keys can't be read again", known=len(self._keys))
+
+    def _ended(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            log.error("keys can't be read again", known=len(self._keys), error=repr(error))

@@ -65,7 +65,7 @@ def make_app(parts: Parts, watched: health.Health, stores: Stores) -> ASGIApp:
 
     app.add_route("/openapi.json", openapi, ["GET"], include_in_schema=False)
     app.add_route("/docs", docs, ["GET"], include_in_schema=False)
-    return AccessLog(app)
+    return AccessLog(app, lambda: watched.draining)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

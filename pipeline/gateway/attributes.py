@@ -22,6 +22,7 @@ MOST_EXTENSIONS = 32
 EXTENSION = re.compile(r"[a-z0-9]{1,32}")
 # What a text must not hold (section 2.1): control characters, surrogates, and code points that are no characters.
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,121}\+json")  # RFC 6838
 URI = re.compile(r"[^\s<>\"{}|\\^`]+")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")  # RFC 3339
 CORE = frozenset({"specversion", "id", "type", "source", "time", "subject", "dataschema", "datacontenttype"})
@@ -44,6 +45,8 @@ def event_from(given: Mapping[str, Any], data: bytes, defaults: Defaults, strict
 
     Raises: InvalidPayload with every fault.
     """
+    if len(given) > MOST_EXTENSIONS + len(CORE | DATA):
+        raise invalid(("(whole)", f"at most {MOST_EXTENSIONS} extensions are taken"))
     faults: list[tuple[str, str]] = []
     if strict:
         faults += [(name, "is required") for name in ("specversion", "id", "source") if given.get(name) is None]
@@ -92,7 +95,7 @@ def invalid(*faults: tuple[str, str]) -> InvalidPayload:
 def json_type(content_type: str) -> str:
     """A JSON media type in its short form. Raises: InvalidPayload when it is another."""
     essence, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if essence != JSON and not essence.endswith("+json"):
+    if essence != JSON and MEDIA_TYPE.fullmatch(essence) is None:
         raise invalid(("datacontenttype", "must be JSON: application/json, or a type that ends in +json"))
     if any(each.startswith("charset=") and each.strip('"') not in _UTF8 for each in parameters):
         raise invalid(("datacontenttype", "must be UTF-8"))

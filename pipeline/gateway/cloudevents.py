@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from pipeline.errors import EventError, InvalidPayload, UndecodableBody
 from pipeline.event import Event
 from pipeline.gateway.attributes import JSON, Defaults, event_from, invalid, json_type
-from pipeline.gateway.problems import Fault, Problem, Refused, faults_of, refused
+from pipeline.gateway.problems import FAULTS_SHOWN, Fault, Problem, Refused, faults_of, refused
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -59,7 +59,7 @@ class Found:
 
 
 def read(sent: Sent, reading: Reading) -> Found:
-    """The events in a sent.
+    """The events in a request.
 
     Raises: Refused (415, 413 for too many, 400), EventError for a single event.
     """
@@ -86,16 +86,19 @@ def read(sent: Sent, reading: Reading) -> Found:
 
 
 def each(events: Sequence[Any], make: Callable[[int, Any], Any]) -> list[Any]:
-    """`make` of each; when some fail, all are looked at and none is taken. Raises: Refused with every fault."""
+    """`make` of each; when some fail, none is taken. Raises: Refused with the faults, as many as an answer shows."""
     made, faults = [], list[Fault]()
     for index, event in enumerate(events):
         try:
             made.append(make(index, event))
         except EventError as error:
             faults += faults_of(error, index)
+            if len(faults) > FAULTS_SHOWN:
+                break  # the rest would take its time, and change nothing
     if faults:
         wrong = len({fault.index for fault in faults})
-        detail = f"{wrong} of {len(events)} events are not as their types declare; none was taken"
+        more = " or more" if len(faults) > FAULTS_SHOWN else ""
+        detail = f"{wrong}{more} of {len(events)} events are not as their types declare; none was taken"
         raise Refused(Problem(400, "invalid-event", detail, faults))
     return made
 

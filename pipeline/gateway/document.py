@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import TypeAdapter
+from pydantic import PydanticUserError, TypeAdapter
 
 from pipeline.codec import Codec
 from pipeline.gateway.cloudevents import BATCH, LINES, STRUCTURED
@@ -22,6 +22,7 @@ from pipeline.topology.model import EventType, Topology
 
 JSON = "application/json"
 COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
+LOCAL = re.compile("#(/|$)")  # what points into its own schema by path; anchors are found wherever they are
 OPEN = frozenset({"/healthz", "/readyz"})
 REFUSALS = {
     "400": "The request or its data is not as declared; `errors` names the paths",
@@ -120,6 +121,8 @@ def document(app: FastAPI, topology: Topology, codec: Codec) -> dict[str, Any]:
     paths["/events"] = {"post": _publish("Take events of any types, all or none", "publish_batch", _mixed())}
     for event in topology.events.values():
         name = COMPONENT.sub("_", event.name)
+        while name in schemas:  # a/b and a_b, or a type that is called Problem
+            name += "_"
         schemas[name] = _schema(event, codec, name)
         content = {JSON: {"schema": _ref(name)}, STRUCTURED: {"schema": _ref("CloudEvent")}}
         content[BATCH] = _mixed()[BATCH]
@@ -159,17 +162,23 @@ def _mixed() -> dict[str, Any]:
 
 def _schema(event: EventType, codec: Codec, name: str) -> Any:
     """The schema of an event type's data, its references led into the document."""
+    schema: Any
     if event.schema:
-        schema: Any = json.loads(Path(event.schema).read_text())
+        schema = json.loads(Path(event.schema).read_text())
+        if isinstance(schema, dict):
+            schema.pop("$id", None)  # its references would be looked for there
     else:
-        schema = TypeAdapter(codec.payload(event.name).annotation).json_schema(by_alias=True)
+        try:
+            schema = TypeAdapter(codec.payload(event.name).annotation).json_schema(by_alias=True)
+        except PydanticUserError:  # there are types that it validates and has no schema for
+            schema = {"description": "The model of this type has no JSON Schema."}
     return _led(schema, f"#/components/schemas/{name}")
 
 
 def _led(value: Any, to: str) -> Any:
     if isinstance(value, dict):
         return {
-            key: (to + item[1:]) if key == "$ref" and isinstance(item, str) and item.startswith("#") else _led(item, to)
+            key: to + item[1:] if key == "$ref" and isinstance(item, str) and LOCAL.match(item) else _led(item, to)
             for key, item in value.items()
         }
     return [_led(item, to) for item in value] if isinstance(value, list) else value

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from fastapi import APIRouter, Response
 
 from pipeline.amqp.session import Session
-from pipeline.errors import PipelineError
 from pipeline.gateway.parts import Parts
 from pipeline.log import get_logger
 
@@ -82,7 +81,7 @@ class Health:
         try:
             async with asyncio.timeout(PATIENCE):
                 found = await self._parts.cache.check()
-        except (TimeoutError, PipelineError) as error:
+        except Exception as error:  # noqa: BLE001 - as with the others
             return {"cache": _words(error)}
         if len(found) == 1:
             return {"cache": next(iter(found.values()))}
@@ -93,7 +92,7 @@ async def _error_of(asked: Awaitable[object]) -> str | None:
     try:
         async with asyncio.timeout(PATIENCE):
             await asked
-    except (TimeoutError, PipelineError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it does not answer
         return _words(error)
     return None
 

@@ -29,6 +29,7 @@ from pipeline.errors import (
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 2  # seconds: what a client is told to wait for a database, or an outbox that is full
 FAULTS_SHOWN = 20
+LONGEST_DETAIL = 500  # characters of a text that repeats what was sent
 CLOSE = {"connection": "close"}  # for a request that was not read to its end
 
 
@@ -98,8 +99,8 @@ def faults_of(error: EventError, index: int | None = None) -> list[Fault]:
     if isinstance(error, InvalidPayload) and error.faults:
         return [Fault(path, message, index) for path, message in error.faults]
     if isinstance(error, UnknownEventType):
-        return [Fault("type", str(error), index)]
-    return [Fault("(whole)", str(error), index)]
+        return [Fault("type", str(error)[:LONGEST_DETAIL], index)]
+    return [Fault("(whole)", str(error)[:LONGEST_DETAIL], index)]
 
 
 def problem_of(error: PipelineError) -> Problem:
@@ -108,11 +109,11 @@ def problem_of(error: PipelineError) -> Problem:
         case Refused():
             return error.problem
         case UnknownEventType():
-            return Problem(404, "unknown-event-type", str(error))
+            return Problem(404, "unknown-event-type", str(error)[:LONGEST_DETAIL])
         case PayloadTooLarge():
             return Problem(413, "too-large", str(error))
         case UndecodableBody():
-            return Problem(400, "undecodable-body", str(error))
+            return Problem(400, "undecodable-body", str(error)[:LONGEST_DETAIL])
         case EventError():
             return Problem(400, "invalid-event", "the event is not as its type declares", faults_of(error))
         case OutboxFull():

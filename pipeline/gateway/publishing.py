@@ -86,6 +86,8 @@ def derived_id(caller: str, kind: str, key: str, index: int) -> str:
 
 def location(event_id: str) -> str:
     """Where an event can be followed."""
+    if event_id in (".", ".."):  # as they stand, clients take them for a way through the path
+        return f"/events/{event_id.replace('.', '%2E')}"
     return f"/events/{quote(event_id, safe='')}"
 
 

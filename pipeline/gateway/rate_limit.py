@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from typing import Any
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -40,8 +41,15 @@ class RateLimit:
         except ValueError:
             raise ConfigurationError(f"--rate-limit {rate!r} can't be read; it looks like 1000/second") from None
         self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._shared = SlidingWindowCounterRateLimiter(_redis(url)) if url else None
+        self._redis = _redis(url) if url else None
+        self._shared = None if self._redis is None else SlidingWindowCounterRateLimiter(self._redis)
         self._paused_until = 0.0
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._redis is not None:
+            bridge: Any = self._redis.bridge  # the library has no way of its own to close it
+            await bridge.get_connection().aclose()
 
     async def check(self, caller: Caller) -> None:
         """Count one request. Raises: Refused (429)."""
@@ -50,8 +58,10 @@ class RateLimit:
                 async with asyncio.timeout(PATIENCE):
                     return await self._hit(self._shared, caller.id)
             except (TimeoutError, StorageError) as error:
-                self._paused_until = time.monotonic() + PAUSE
-                log.warning("rate limits are counted here: Redis is away", error=type(error).__name__, again_in=PAUSE)
+                now = time.monotonic()
+                if now >= self._paused_until:  # of many that wait for it, the first says so
+                    log.warning("rate limits are counted here: Redis is away", error=_name(error), again_in=PAUSE)
+                self._paused_until = now + PAUSE
         return await self._hit(self._own, caller.id)
 
     async def _hit(self, limiter: SlidingWindowCounterRateLimiter, name: str) -> None:
@@ -60,6 +70,11 @@ class RateLimit:
         reset = (await limiter.get_window_stats(self._item, name)).reset_time
         seconds = max(1, math.ceil(reset - time.time()))
         raise refused(429, "rate", f"more than {self._item} for these credentials", retry_after=str(seconds))
+
+
+def _name(error: Exception) -> str:
+    """What kind of error it is; its words may hold an address."""
+    return type(error.__cause__ or error).__name__
 
 
 def _redis(url: str) -> RedisStorage:

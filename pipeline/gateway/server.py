@@ -1,14 +1,13 @@
 """The gateway's process. In: settings and what the command line says. Out: requests served until SIGTERM, then drained.
 
-Draining: `/readyz` says so, for the load balancer to see; then no new connections, requests in hand are answered, the
-relay ends its batch, exit 0.
+Draining: `/readyz` says so, for the load balancer to see, and answers end their connections; then no new connections,
+requests in hand are answered, the relay ends its batch, exit 0.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from pipeline.codec import Codec
 from pipeline.errors import ConfigurationError
 from pipeline.gateway.api_keys import KeyRing
 from pipeline.gateway.app import make_app
-from pipeline.gateway.authentication import Authentication, Credentials, Open
+from pipeline.gateway.authentication import Authentication, Credentials, Open, is_loopback
 from pipeline.gateway.health import Health
 from pipeline.gateway.http_protocol import BoundedHttpProtocol
 from pipeline.gateway.parts import Door, Options, Parts
@@ -43,6 +42,7 @@ from pipeline.topology.load import load_topology
 log = get_logger("gateway")
 
 NOTICE = 1.0  # seconds between saying so at /readyz and closing the door: load balancers ask about every second
+BACKLOG = 2048  # connections that wait to be taken
 KEEP_ALIVE = 20  # seconds an idle connection stays open; longer than a load balancer in front keeps it
 
 
@@ -61,7 +61,7 @@ class Serving:
 
 def check_serving(serving: Serving) -> None:
     """Raises: ConfigurationError for what must not be served."""
-    if serving.insecure and not _is_loopback(serving.host):
+    if serving.insecure and not is_loopback(serving.host):
         raise ConfigurationError(
             f"--insecure lets everybody publish, so it is only for loopback, and {serving.host} is not; "
             "make keys with `pipeline keys create`, or use --host 127.0.0.1"
@@ -86,6 +86,8 @@ async def run_gateway(settings: Settings, serving: Serving) -> None:
     with _listening(serving) as listener:
         async with AsyncExitStack() as stack:
             rate = RateLimit(serving.rate_limit, settings.rate_limit_url) if serving.rate_limit else None
+            if rate is not None:
+                stack.push_async_callback(rate.close)
             cache = ResultCache.open(settings)
             stack.push_async_callback(cache.close)
             statuses = EventStatuses.open(settings, topology)
@@ -114,6 +116,8 @@ async def run_gateway(settings: Settings, serving: Serving) -> None:
                     ws="none",
                     lifespan="off",
                     log_config=None,
+                    log_level="error",  # that somebody sends garbage is no news
+                    backlog=BACKLOG,
                     access_log=False,
                     server_header=False,
                     proxy_headers=False,
@@ -137,9 +141,9 @@ async def _serve(
     tasks = [task for task in (serving, relaying, waiting) if task is not None]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
+        health.draining = True
+        if not serving.done():  # told to end, or the relay did
             log.info("draining")
-            health.draining = True
             await asyncio.sleep(NOTICE)
         server.should_exit = True
         await serving
@@ -165,24 +169,17 @@ class _Server(uvicorn.Server):
 def _listening(serving: Serving) -> Iterator[socket.socket]:
     """The listening socket. Raises: ConfigurationError when the address can't be had."""
     try:
-        found = socket.getaddrinfo(serving.host, serving.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            serving.host.strip("[]"), serving.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, *_, address = found[0]
-        listener = socket.create_server(address[:2], family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+        listener = socket.create_server(address, family=family, backlog=BACKLOG)
+    except (OSError, ValueError, OverflowError) as error:  # ValueError: a name that can't be one
         raise ConfigurationError(
             f"{serving.host} port {serving.port} can't be listened on: {error}; choose another with --host and --port"
         ) from None
     with listener:
         yield listener
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def token_rules(issuer: str | None, audience: str | None, jwks: Path | None) -> TokenRules | None:

@@ -69,7 +69,7 @@ class Tokens:
                 leeway=LEEWAY,
                 options={"require": NEEDED},
             )
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             log.info("token refused", why=type(error).__name__)
             return None
         subject = claims["sub"]
@@ -117,12 +117,16 @@ def _stamp(file: Path) -> tuple[int, int, int]:
 def _read(file: Path) -> dict[str, jwt.PyJWK]:
     try:
         entries = json.loads(file.read_bytes())["keys"]
-        keys = [_usable(entry, file) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+        # Issuers list keys for encryption there, too.
+        keys = [_usable(entry, file) for entry in entries if entry.get("use", "sig") == "sig"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, jwt.PyJWTError) as error:
         raise ConfigurationError(f"--jwks {file} can't be used: {type(error).__name__}") from None
     if not keys:
-        raise ConfigurationError(f"--jwks {file} holds no keys")
-    return {key.key_id or "": key for key in keys}
+        raise ConfigurationError(f"--jwks {file} holds no keys for signatures")
+    named = {key.key_id or "": key for key in keys}
+    if len(named) < len(keys):
+        raise ConfigurationError(f"--jwks {file} holds several keys of one name (kid), or without; each needs its own")
+    return named
 
 
 def _usable(entry: dict[str, Any], file: Path) -> jwt.PyJWK:
