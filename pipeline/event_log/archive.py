@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class Archive:
         """
         chosen = [part for part in self.parts if end is None or part.first <= end]
         if isinstance(start, datetime):
-            day = start.date().isoformat()
+            day = start.astimezone(UTC).date().isoformat()
             chosen = [part for part in chosen if part.day >= day]
         else:
             chosen = [part for part in chosen if part.last >= start]
