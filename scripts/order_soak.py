@@ -116,7 +116,7 @@ def main() -> None:
         "PIPELINE_STATE_DIR": str(folder / "state"),
         "PIPELINE_TOPOLOGY": str(folder / "topology.yaml"),
         "PIPELINE_DATABASE_URL": f"sqlite+aiosqlite:///{folder}/data/{{subscription}}.db",
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     node = Node(base / f"broker-{arguments.seed}", programs(base.parent, print))
     address = node.start()

@@ -19,6 +19,7 @@ from pipeline.observe.stores import Stores
 from pipeline.settings import Settings
 from pipeline.store.consumers import ConsumerRow
 from pipeline.topology.model import Subscription, Topology
+from pipeline.topology.partitions import owner_of
 
 State: TypeAlias = Literal["live", "stalled", "gone"]
 
@@ -173,4 +174,7 @@ def _consumes(consumer: str, subscription: Subscription, consuming: set[tuple[st
     if consuming is None:
         return None
     queues = {queue for tag, queue in consuming if tag.startswith(consumer)}
-    return any(queue == subscription.queue or queue.startswith(f"{subscription.queue}.") for queue in queues)
+    if not subscription.order_by:
+        return subscription.queue in queues
+    # One that still empties the partitions of before is at work, too.
+    return any(owner_of(queue, [subscription.name]) for queue in queues)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
 from typing import Literal
 
 from pipeline.errors import RowRejected
@@ -20,24 +19,18 @@ from pipeline.event import utc_now
 from pipeline.log import get_logger
 from pipeline.message import Delivery
 from pipeline.retry import GiveUp, RetryLater, decide, failure_of
-from pipeline.store.ordered.lines import Entry, LineRow, LineState
+from pipeline.store.ordered.lines import Entry, LineRow
 from pipeline.store.writes import Effects
 from pipeline.topology.model import Subscription
 from pipeline.worker.ordered.life import Life
 from pipeline.worker.ordered.line import Item, Line
-from pipeline.worker.ordered.step import Step, line_of, parked, remember, type_of
+from pipeline.worker.ordered.step import Step, line_of, parked, remember, row_of, type_of
+from pipeline.worker.ordered.suspects import GROUP, is_suspect
 from pipeline.worker.work import Failed, Handled, Work
 
 log = get_logger("ordered")
 
-# Deliveries before an event is suspected of killing its worker. Each crash counts all that was in hand, though what
-# killed can only have been among the first of its key: so only they are suspects. Suspects are handled by themselves,
-# in groups, the attempt written down before; those of a group that did not survive are then handled one by one.
-SUSPECT = 3
-FIRST = 20  # of a key, in one life
-GROUP = 64
 MARKER_TYPE = "pipeline.marker"  # its type in the inbox
-DEATHS = 3  # attempts, at least, that may end with the worker's death
 
 
 class Flow:
@@ -99,17 +92,10 @@ class Flow:
         wait = (item.next_at - utc_now()).total_seconds() if item.next_at is not None else 0.0
         if wait > 0:
             self._again(life, line, item, wait)
-        elif self._is_suspect(life, item):
+        elif is_suspect(life, item):
             self._suspects.append((life, line, item, item.version))
         else:
             self._ready.append((life, line, item))
-
-    def _is_suspect(self, life: Life, item: Item) -> bool:
-        if item.delivery.delivery_count < SUSPECT:
-            return False
-        looked_at = life.looked_at.get(item.key, 0)
-        life.looked_at[item.key] = looked_at + 1
-        return looked_at < FIRST or item.row is not None
 
     def _again(self, life: Life, line: Line, item: Item, wait: float) -> None:
         version = item.version
@@ -134,7 +120,7 @@ class Flow:
                 self._suspects.popleft()
                 if not life.ended and version == item.version:
                     self._isolated += 1
-                    row = self._row(item, "retrying", item.attempt)
+                    row = row_of(item, "retrying", item.attempt)
                     self._take_step(life, line, item, row=row, then="run")
         if self._isolated or self._suspects or not self._ready:
             return
@@ -192,16 +178,10 @@ class Flow:
         match decision:
             case RetryLater(_, wait):
                 remember(item, failed)
-                row = self._row(item, "retrying", failed.attempt, wait)
+                row = row_of(item, "retrying", failed.attempt, wait)
                 self._take_step(life, line, item, row=row, then="retry", failed=failed, wait=wait)
             case GiveUp():
-                self._take_step(
-                    life, line, item, row=self._row(item, "dead", failed.attempt), then="bury", failed=failed
-                )
-
-    def _row(self, item: Item, state: LineState, attempt: int, wait: float = 0.0) -> LineRow:
-        next_at = utc_now() + timedelta(seconds=wait) if wait else None
-        return LineRow(item.event_id, item.key or "", state, attempt, item.redrives, next_at)
+                self._take_step(life, line, item, row=row_of(item, "dead", failed.attempt), then="bury", failed=failed)
 
     def _take_step(
         self,
@@ -241,7 +221,7 @@ class Flow:
             ids = [each.event_id for each in line.items]
             for each in line.hold(ids.index(first) if first in ids else len(ids)):
                 failed = Failed(each.delivery, parked(item.key, first), each.attempt, each.event_id, type_of(each))
-                self._take_step(life, line, each, row=self._row(each, "parked", 0), then="bury", failed=failed)
+                self._take_step(life, line, each, row=row_of(each, "parked", 0), then="bury", failed=failed)
         self.go()
 
     # --- what came of steps --------------------------------------------------------------------------------------

@@ -14,17 +14,17 @@ from pipeline.codec.envelope import attribute, event_type
 from pipeline.codec.order_key import MissingKey, key_of, key_text
 from pipeline.codec.payload import any_json
 from pipeline.errors import ProtocolViolation, UndecodableBody
-from pipeline.message import REDRIVES, Delivery
+from pipeline.message import REDRIVES, REPLAY, Delivery
 from pipeline.retry import Failure, failure_of
 from pipeline.store.transaction import unstorable
 from pipeline.topology.model import RetryPolicy, Subscription
 from pipeline.topology.partitions import hash_header
 from pipeline.worker.intake import Intake
-from pipeline.worker.ordered.flow import DEATHS
 from pipeline.worker.ordered.life import MARKER, Life
 from pipeline.worker.ordered.line import Item
+from pipeline.worker.ordered.suspects import DEATHS
 from pipeline.worker.registry import Handler
-from pipeline.worker.work import Failed, Work
+from pipeline.worker.work import Failed, Work, inbox_key
 
 DIED = Failure(
     "pipeline.WorkerDied", "its handler was called and did not come back: the process died each time, with it alone"
@@ -82,7 +82,7 @@ class OrderedIntake:
                 failed, work = Failed(delivery, failure_of(error), work.attempt, event_id, work.event.type), None
         else:
             assert failed is not None
-            event_id = failed.event_id
+            event_id = _inbox_key(failed)
             key = self._key_of_unreadable(delivery)
         if unstorable([event_id, key or ""]):
             event_id, key = "", None
@@ -113,9 +113,14 @@ class OrderedIntake:
         return placed
 
     def _is_over(self, item: Item) -> bool:
-        """Whether it is a dead letter already, and this is not its redriven copy."""
+        """Whether it is a dead letter already, and this is not its redriven or replayed copy.
+
+        A replayed copy that comes again may be one whose end was decided since; so it counts as over.
+        """
         row = item.row
-        return row is not None and row.state != "retrying" and item.redrives <= row.redrives
+        if row is None or row.state == "retrying" or item.redrives > row.redrives:
+            return False
+        return item.delivery.redelivered or REPLAY not in item.delivery.readable.headers
 
     def _without_key(self, work: Work) -> str:
         if self._subscription.on_missing_key == "default":
@@ -155,6 +160,13 @@ def earlier_end(item: Item) -> Failed:
 
 def _type(item: Item) -> str:
     return item.work.event.type if item.work is not None else ""
+
+
+def _inbox_key(failed: Failed) -> str:
+    try:
+        return inbox_key(failed.event_id, failed.delivery) if failed.event_id else ""
+    except ProtocolViolation:
+        return failed.event_id
 
 
 def _is_marker(delivery: Delivery) -> bool:

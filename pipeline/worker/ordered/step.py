@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal
 
 from pipeline.event import utc_now
 from pipeline.retry import Failure, failure_headers
-from pipeline.store.ordered.lines import Entry
+from pipeline.store.ordered.lines import Entry, LineRow, LineState
 from pipeline.worker.ordered.life import Life
 from pipeline.worker.ordered.line import Item, Line
 from pipeline.worker.work import Failed, Handled
@@ -38,6 +39,12 @@ def line_of(item: Item) -> Line:
     line = Line()
     line.add(item)
     return line
+
+
+def row_of(item: Item, state: LineState, attempt: int, wait: float = 0.0) -> LineRow:
+    """What is to be remembered of it; `wait` in seconds until it is tried again."""
+    next_at = utc_now() + timedelta(seconds=wait) if wait else None
+    return LineRow(item.event_id, item.key or "", state, attempt, item.redrives, next_at)
 
 
 def remember(item: Item, failed: Failed) -> None:
