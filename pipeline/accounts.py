@@ -19,7 +19,7 @@ from pipeline.amqp.stream import read_stream
 from pipeline.codec.envelope import attribute, event_time
 from pipeline.dead_letters import peek
 from pipeline.errors import ConfigurationError, UndecodableBody
-from pipeline.message import Delivery
+from pipeline.message import DELAY_TO, Delivery
 from pipeline.properties import Properties
 from pipeline.settings import Settings
 from pipeline.store.store import Store
@@ -137,7 +137,8 @@ class Routes:
 
     def subscriptions(self, delivery: Delivery) -> tuple[str, ...]:
         """Names of the subscriptions whose queue got a copy."""
-        route = (delivery.exchange, delivery.routing_key)
+        came = delivery.readable.headers.get(DELAY_TO)  # what waited comes by another exchange than its own
+        route = (came if isinstance(came, str) else delivery.exchange, delivery.routing_key)
         known = self._known.get(route)
         if known is None:
             published = EventType("", exchange=route[0], routing_key=route[1])
@@ -155,6 +156,8 @@ async def _account(
 ) -> Account:
     processed, ended = await _processed(settings, subscription.name, published.ids)
     letters = await peek(settings, subscription) if subscription.dead_letter else []
+    # Of an event that somebody had processed once more by force: how that ended is in no book.
+    letters = [letter for letter in letters if not letter.forced]
     dead = {letter.id for letter in letters if letter.id} & published.ids
     nameless_dead = min(published.nameless, sum(not letter.id for letter in letters))
     missing = published.ids - processed - dead

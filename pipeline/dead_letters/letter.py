@@ -44,6 +44,7 @@ class DeadLetter:
     exchange: str  # where it was first published to
     routing_key: str
     fingerprint: bytes
+    forced: bool = False  # of a forced replay: the event itself may be processed
     traceback: str = ""
     history: tuple[PastFailure, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)  # of CloudEvents, without their prefix

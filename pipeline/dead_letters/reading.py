@@ -25,6 +25,7 @@ from pipeline.message import (
     ERROR_MESSAGE,
     EXCHANGE,
     FIRST_FAILURE,
+    FORCED,
     HISTORY,
     LAST_FAILURE,
     PREFIX,
@@ -92,6 +93,7 @@ def read_dead_letter(delivery: Delivery, subscription: Subscription, *, whole: b
         exchange=_text(headers.get(EXCHANGE)) or (death.exchange if death else ""),
         routing_key=_text(headers.get(ROUTING_KEY)) or (death.routing_key if death else ""),
         fingerprint=_fingerprint(delivery.body, properties),
+        forced=headers.get(FORCED) is True,
     )
     return _with_details(letter, delivery, properties) if whole else letter
 

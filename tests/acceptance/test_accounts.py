@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.message import FORCED
 from pipeline.properties import Properties
 from tests.support.application import Application
 from tests.support.broker import TestVhost
@@ -82,6 +84,18 @@ async def test_books_that_balance(app: Application) -> None:
         "missing": 0,
         "twice": 0,
     }
+
+
+async def test_a_dead_letter_of_a_forced_replay_is_in_no_book(app: Application) -> None:
+    # Given events that are processed, one of which failed when somebody had it processed once more
+    await app.good("worker", "start", "--until-empty")
+    properties, body = order(2)
+    again = replace(properties, headers={**properties.headers, FORCED: True})
+    await app.put_raw("payments.dlq", (again, body))
+
+    # Then the books balance
+    (account,) = (await app.good("accounts", "--json")).json()["accounts"]
+    assert (account["twice"], account["missing"]) == (0, 0)
 
 
 async def test_events_that_are_nowhere_or_ended_twice(app: Application) -> None:
