@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import lru_cache
 
 import structlog
 
@@ -14,9 +15,14 @@ _SECRET_WORDS = ("password", "secret", "token", "authorization", "api_key", "coo
 
 def _hide_secrets(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
     for name in fields:
-        if any(word in name.lower() for word in _SECRET_WORDS):
+        if _is_secret(name):
             fields[name] = "***"
     return fields
+
+
+@lru_cache(1024)  # names of fields are few, lines are many
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
 
 
 def configure(level: str = "info", as_json: bool | None = None) -> None:

@@ -28,6 +28,7 @@ class AccessLog:
     def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
         self._app = app
         self._draining = draining
+        self._log = log.bind()  # made once: it is asked for each request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -61,7 +62,7 @@ class AccessLog:
         if scope["path"] in QUIET:
             return
         taken = round((time.perf_counter() - began) * 1000, 1)
-        log.info("request", method=method, path=_path(scope), status=status, ms=taken, **notes)
+        self._log.info("request", method=method, path=_path(scope), status=status, ms=taken, **notes)
 
 
 def _path(scope: Scope) -> str:

@@ -23,7 +23,7 @@ log = get_logger("gateway")
 
 KEY = re.compile(r"pk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 FRESH = 2.0  # seconds that keys are remembered: how long a revoked one may still be taken
-NEW = 0.2  # seconds after which an id nobody knows is looked for again, so that a new key works at once
+NEW = 0.2  # seconds between two looks for ids that nobody knows: a new key works at once, a wrong one waits
 KEPT = 600.0  # seconds that remembered keys are good for while the database is away and nobody could revoke one
 PATIENCE = 0.5  # seconds that reading them again may hold up a request
 NOBODY = hashlib.sha256(b"").hexdigest()  # compared with where there is no key, so that both take the same time
@@ -59,7 +59,8 @@ class KeyRing:
             return None
         key_id, secret = parts.groups()
         await self._refresh(FRESH)
-        if key_id not in self._keys:
+        if key_id not in self._keys:  # it may have been made just now
+            await asyncio.sleep(max(0.0, self._tried_at + NEW - time.monotonic()))
             await self._refresh(NEW)
         known = self._keys.get(key_id)
         right = hmac.compare_digest(hash_of(secret), known.hash if known is not None else NOBODY)

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.errors import PipelineError
 from pipeline.gateway import entities, health, reading
@@ -27,6 +27,7 @@ log = get_logger("gateway")
 ABOUT = "Takes events, commits them to an outbox, and tells what became of them."
 # The page is one file without anything from elsewhere, and shows text only as text.
 PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+EVENTS = "/events"
 CODES = {404: "not-found", 405: "method"}
 
 
@@ -46,9 +47,6 @@ def make_app(parts: Parts, watched: health.Health, stores: Stores) -> ASGIApp:
             RequestValidationError: _unreadable,
         },
     )
-    publishing = Publishing(parts)
-    app.add_route("/events", publishing.__call__, ["POST"], include_in_schema=False)
-    app.add_route("/events/{type:path}", publishing.__call__, ["POST"], include_in_schema=False)
     app.include_router(reading.routes(parts))
     app.include_router(entities.routes(parts, stores))
     app.include_router(health.routes(watched))
@@ -65,7 +63,29 @@ def make_app(parts: Parts, watched: health.Health, stores: Stores) -> ASGIApp:
 
     app.add_route("/openapi.json", openapi, ["GET"], include_in_schema=False)
     app.add_route("/docs", docs, ["GET"], include_in_schema=False)
-    return AccessLog(app, lambda: watched.draining)
+    return AccessLog(_front(app, Publishing(parts)), lambda: watched.draining)
+
+
+def _front(app: ASGIApp, publishing: Publishing) -> ASGIApp:
+    """What publishes goes to `publishing` at once, everything else to `app`."""
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path != EVENTS and not (scope["method"] == "POST" and path.startswith(f"{EVENTS}/")):
+            await app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            if scope["method"] != "POST":
+                raise HTTPException(405, headers={"allow": "POST"})
+            answer = await publishing(request, path[len(EVENTS) + 1 :])
+        except PipelineError as error:
+            answer = await _failed(request, error)
+        except HTTPException as error:
+            answer = await _refused(request, error)
+        await answer(scope, receive, send)
+
+    return front
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -81,7 +101,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} is not for this address" if error.status_code == 405 else "nothing is at this address"
     code = CODES.get(error.status_code, "refused")
-    return Problem(error.status_code, code, detail, headers=dict(error.headers or {})).response()
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and request.url.path.startswith(f"{EVENTS}/"):
+        headers = {"allow": "GET, HEAD, POST"}
+    return Problem(error.status_code, code, detail, headers=headers).response()
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from starlette.requests import Request
 
@@ -67,3 +68,10 @@ def note(request: Request, **said: object) -> None:
     notes = request.scope.get(NOTES)
     if notes is not None:
         notes.update(said)
+
+
+def path_part(text: str) -> str:
+    """Any text as one part of a URL's path."""
+    if text in (".", ".."):  # as they stand, clients take them for a way through the path
+        return text.replace(".", "%2E")
+    return quote(text, safe="")

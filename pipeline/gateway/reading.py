@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
 from pipeline.gateway.attributes import LONGEST_ID
-from pipeline.gateway.parts import Parts
+from pipeline.gateway.parts import Parts, path_part
 from pipeline.gateway.problems import refused
 from pipeline.observe.status import SubscriptionStatus
 
@@ -112,7 +111,7 @@ def routes(parts: Parts) -> APIRouter:
 
 def _at(event_id: str, found: SubscriptionStatus, readable: bool) -> At:
     """`readable` decides about the handler's own words, which may tell of data."""
-    link = f"/subscriptions/{quote(found.subscription, safe='')}/results/{quote(event_id, safe='')}"
+    link = f"/subscriptions/{path_part(found.subscription)}/results/{path_part(event_id)}"
     return At(
         found.subscription,
         found.state,

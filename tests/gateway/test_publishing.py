@@ -205,7 +205,10 @@ def test_more_events_than_a_batch_may_have_are_refused(client: httpx2.Client) ->
 
 def test_an_address_or_method_that_is_none_is_a_problem_too(client: httpx2.Client) -> None:
     problem(client.get("/nothing"), 404, "not-found")
-    problem(client.put("/events/order.created", json={}), 405, "method")
+    for path, allowed in (("/events/order.created", "GET, HEAD, POST"), ("/events", "POST"), ("/healthz", "GET")):
+        answer = client.request("DELETE", path)
+        problem(answer, 405, "method")
+        assert answer.headers["allow"] == allowed
 
 
 def test_garbage_instead_of_http_ends_the_connection(door: Gateway) -> None:
