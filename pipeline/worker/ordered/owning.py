@@ -56,6 +56,11 @@ class Owning:
         if (life := self._lives.pop(partition, None)) is not None:
             life.end()
 
+    def end_all(self) -> None:
+        """The worker is over: no wait that was begun goes on."""
+        for partition in list(self._lives):
+            self.end(partition)
+
     async def life(self, partition: str, consumer: Consumer, epoch: int) -> Life:
         """The life to which deliveries of the consumer's `epoch` belong; the partition is taken when it is new."""
         life = self._lives.get(partition)

@@ -145,6 +145,7 @@ class OrderedWorker:
             for task in [*taking, *stages]:
                 task.cancel()
             await asyncio.gather(stopping, *taking, *stages, return_exceptions=True)
+            self._owning.end_all()
             await self._handling.close()
             await asyncio.gather(*(consumer.close() for consumer in self._consumers.values()))
 
