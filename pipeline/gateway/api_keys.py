@@ -24,6 +24,7 @@ log = get_logger("gateway")
 KEY = re.compile(r"pk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 FRESH = 2.0  # seconds that keys are remembered: how long a revoked one may still be taken
 NEW = 0.2  # seconds between two looks for ids that nobody knows: a new key works at once, a wrong one waits
+EARLY = 0.005  # seconds by which a timer may wake before its time
 KEPT = 600.0  # seconds that remembered keys are good for while the database is away and nobody could revoke one
 PATIENCE = 0.5  # seconds that reading them again may hold up a request
 NOBODY = hashlib.sha256(b"").hexdigest()  # compared with where there is no key, so that both take the same time
@@ -60,7 +61,9 @@ class KeyRing:
         key_id, secret = parts.groups()
         await self._refresh(FRESH)
         if key_id not in self._keys:  # it may have been made just now
-            await asyncio.sleep(max(0.0, self._tried_at + NEW - time.monotonic()))
+            left = self._tried_at + NEW - time.monotonic()
+            if left > 0:
+                await asyncio.sleep(left + EARLY)
             await self._refresh(NEW)
         known = self._keys.get(key_id)
         right = hmac.compare_digest(hash_of(secret), known.hash if known is not None else NOBODY)
@@ -78,7 +81,7 @@ class KeyRing:
             return
         if self._reading is None and now - self._tried_at >= age:
             self._tried_at = now
-            self._reading = asyncio.create_task(self._read())
+            self._reading = asyncio.create_task(self._read(now))
             self._reading.add_done_callback(self._ended)
         if self._reading is not None:
             known = now - self._read_at < KEPT
@@ -86,11 +89,10 @@ class KeyRing:
         if now - self._read_at >= KEPT:
             raise StoreUnavailable("API keys can't be checked: the producer's database does not answer")
 
-    async def _read(self) -> None:
-        began = time.monotonic()
+    async def _read(self, now: float) -> None:
         try:
             self._keys = {key.id: key for key in await self._store.keys()}
-            self._read_at = began
+            self._read_at = now
         except StoreUnavailable:
             log.warning("keys can't be read again", known=len(self._keys))
 

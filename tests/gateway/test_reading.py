@@ -73,7 +73,7 @@ def test_an_event_says_where_it_is(client: httpx2.Client) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize("event_id", ["a/b", "..", " ?#%2F", "é/", "x/results/y", '"\\'])
+@pytest.mark.parametrize("event_id", ["odd/b", "..", " ?#%2F", "é/", "x/results/y", '"\\'])
 def test_an_id_may_be_odd_and_is_followed_all_the_same(client: httpx2.Client, event_id: str) -> None:
     event = {"specversion": "1.0", "id": event_id, "source": "/t", "type": "order.created", "data": {"number": 3}}
     headers = {"content-type": "application/cloudevents+json"}
