@@ -32,6 +32,7 @@ BATCH = 1000  # events a publish, at most
 POLL = 0.1  # s between looks for what other processes accepted
 FIRST_PAUSE = 0.1  # s after a publish of which nothing was confirmed; doubled each time
 LONGEST_PAUSE = 2.0  # s
+CONFIRM = 10.0  # s a publish may take: after a restart the broker may forget what it was given while it elected leaders
 GRACE = 5.0  # s for the batch in hand when told to stop; what is not confirmed by then goes out again
 WHOSE = "producer"
 
@@ -47,6 +48,7 @@ class Relay:
     def __init__(self, store: ProducerStore, publisher: Publisher, holder: str) -> None:
         self._store = store
         self._publisher = publisher
+        self._deadline = min(CONFIRM, publisher.settings.publish_deadline)
         self._holder = holder
         self._wake = asyncio.Event()
         self._until = 0.0  # the lease is ours; monotonic
@@ -164,7 +166,7 @@ class Relay:
 
     async def _send(self, rows: Sequence[Waiting]) -> dict[int, PublishError]:
         """Publish once, take out what is confirmed; the errors by index."""
-        errors = await self._publisher.send([row.message for row in rows])
+        errors = await self._publisher.send([row.message for row in rows], self._deadline)
         if errors:
             self.last_error = str(next(iter(errors.values())))
         elif not self._held:

@@ -156,7 +156,7 @@ async def test_a_database_that_can_not_be_used(app: Application) -> None:
         )
     )
     # Then the worker says so
-    is_one_sentence(folder, 5, f"the folder {app.folder}/file for the database can't be made", "PIPELINE_DATABASE_URL")
+    is_one_sentence(folder, 5, f"the folder {app.folder}/file for the database can't be made", "in the database URL")
     is_one_sentence(broken, 5, f"the database {app.folder}/payments.db can't be used")
     is_one_sentence(unknown, 2, "the database URL oracle://scott:***@db", "sqlite+aiosqlite:///")
 

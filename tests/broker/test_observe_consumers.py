@@ -118,7 +118,11 @@ async def test_a_worker_lives_stalls_freezes_dies_and_ends(app: Application, mon
         await until_seen(app, "a stalled process", lambda found: found == {first: "stalled"})
         (view,) = await seen(app)
         assert {each.subscription: each.consuming for each in view.serves} == {"payments": False, "shipping": True}
-        assert (await listed(app))[0] == 1
+
+        async def told() -> bool:
+            return (await listed(app))[0] == 1
+
+        await until(told, "the command to say that something is wrong")
         # and live again once there is a queue
         await app.apply()
         await until_seen(app, "a live process", lambda found: found == {first: "live"})
