@@ -107,7 +107,8 @@ async def test_trailers_are_no_headers(talk: Talk) -> None:
     assert answer.endswith(b"POST /a connection,transfer-encoding abc")
 
 
-async def test_after_a_refusal_so_much_is_read_on_and_no_more(talk: Talk) -> None:
+async def test_after_a_refusal_so_much_is_read_on_and_no_more(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT", 2 * PATIENCE)  # it is not time that ends it
     head = b"POST /refuse HTTP/1.1\r\ncontent-length: %d\r\n\r\n"
     # what ends soon is followed by the next request
     half = LEFT_LIMIT // 2

@@ -48,6 +48,12 @@ def test_a_scope_is_for_its_action_and_its_names_only() -> None:
     assert caught.value.problem.status == 403
 
 
+def test_the_ends_of_a_pattern_do_not_share_characters() -> None:
+    assert not matches("ab*b", "ab")
+    assert not matches("a*a", "a")
+    assert matches("a*a", "aa")
+
+
 def test_many_stars_take_no_longer_than_one() -> None:
     assert not matches("*a" * 100 + "b", "a" * 65536)  # exponential for a matcher that tries everything
 
