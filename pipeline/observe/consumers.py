@@ -25,6 +25,8 @@ State: TypeAlias = Literal["live", "stalled", "gone"]
 
 BEAT = 5.0  # s between two signs of life of a worker process
 GONE = 4 * BEAT  # s without one
+STATISTICS = 6.0  # s that RabbitMQ's statistics may be old: it collects them every 5 s unless told otherwise
+AGAIN = 0.5  # s between two looks at them
 PATIENCE = 5.0  # s for one subscription's database to answer
 
 
@@ -100,7 +102,20 @@ async def crew(settings: Settings, topology: Topology, stores: Stores | None = N
             consuming = await _consuming(settings)
         except BrokerError as error:
             unknown["broker"] = str(error)
-    return Crew(_views(rows, topology.subscriptions, consuming, utc_now()), unknown)
+    now = utc_now()  # when its rows were read
+    views = _views(rows, topology.subscriptions, consuming, now)
+    # A consumer that began a moment ago is not in the broker's statistics yet: who seems stalled is looked at again.
+    waited = 0.0
+    while any(each.state == "stalled" for each in views) and waited < STATISTICS:
+        await asyncio.sleep(AGAIN)
+        waited += AGAIN
+        try:
+            consuming = await _consuming(settings)
+        except BrokerError as error:
+            unknown["broker"] = str(error)
+            break
+        views = _views(rows, topology.subscriptions, consuming, now)
+    return Crew(views, unknown)
 
 
 async def consumers(settings: Settings, topology: Topology, stores: Stores | None = None) -> list[ConsumerView]:
