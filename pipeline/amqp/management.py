@@ -136,9 +136,14 @@ class Management:
         return {name: QueueCounters(each.get("publish", 0), each.get("ack", 0)) for name, each in stats}
 
     async def consumers(self) -> set[tuple[str, str]]:
-        """(consumer's name, queue) of all consumers."""
+        """(consumer's name, queue) of all consumers, by the broker's statistics: some seconds old.
+
+        Consumers of a queue that was deleted stay in the list as long as their channel is open (seen on 3.10.8).
+        """
         items = await self._get(f"consumers/{self._vhost}")
-        return {(name_of(item["consumer_tag"]), item["queue"]["name"]) for item in items}
+        there = {item["name"] for item in await self._get(f"queues/{self._vhost}", columns="name")}
+        found = {(name_of(item["consumer_tag"]), item["queue"]["name"]) for item in items}
+        return {(name, queue) for name, queue in found if queue in there}
 
     async def bindings(self) -> list[Binding]:
         """All bindings, the implicit ones of the default exchange too."""
