@@ -39,8 +39,14 @@ def test_with_the_broker_away_events_are_accepted_and_go_out_when_it_is_back(own
         environ = environ_for(tmp_path, vhost.amqp_url, vhost.management_url)
         pipeline(tmp_path, environ, "topology", "apply")
         wait_until_registered(own_node, vhost.name, ["billing", "billing.dlq"])
-        with gateway(tmp_path, environ, "--insecure") as running, running.client() as client:
-            # given a broker that was killed
+        with (
+            gateway(tmp_path, environ, "--insecure") as running,
+            running.client() as client,
+            application_worker(tmp_path, environ),
+        ):
+            # given a worker at work, and a broker that was killed
+            first = client.post(PATH, json={"number": 1}).json()["id"]
+            wait_for(lambda: _state(client, first) == "processed", "the worker to be at work")
             own_node.kill()
             # when events come
             ids = [client.post(PATH, json={"number": n}).json()["id"] for n in range(1, 21)]
@@ -52,8 +58,7 @@ def test_with_the_broker_away_events_are_accepted_and_go_out_when_it_is_back(own
             assert client.get(f"/events/{ids[0]}").json()["status"] == "accepted"
             # and when it is back, they go out and are processed
             own_node.start()
-            with application_worker(tmp_path, environ):
-                wait_for(lambda: all(_state(client, each) == "processed" for each in ids), "all to be processed")
+            wait_for(lambda: all(_state(client, each) == "processed" for each in ids), "all to be processed")
 
 
 def test_with_the_database_away_nothing_is_accepted_and_then_again(
