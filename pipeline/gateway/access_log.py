@@ -6,6 +6,7 @@ A line names the caller, never a credential, a query or anything of a body.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,7 @@ from pipeline.log import get_logger
 log = get_logger("gateway")
 
 LONGEST_PATH = 300  # characters of a path in the log
+FRAMES = 12  # innermost calls told of an error
 QUIET = frozenset({"/healthz", "/readyz"})  # asked every second by load balancers
 INTERNAL = Problem(500, "internal", "something went wrong here; the log of the gateway says what")
 
@@ -55,8 +57,8 @@ class AccessLog:
             await self._app(scope, receive, sending)
         except ClientGone:
             notes["gone"] = True
-        except Exception as error:
-            log.exception("request failed", path=_path(scope), error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered and told
+            log.error("request failed", path=_path(scope), error=type(error).__name__, at=_where(error))
             if not status:
                 await INTERNAL.response()(scope, receive, sending)
         if scope["path"] in QUIET:
@@ -69,3 +71,9 @@ def _path(scope: Scope) -> str:
     """As it was sent, percent-encoded: nothing in it can end a line or speak to a terminal."""
     raw: bytes = scope.get("raw_path") or b""
     return raw[:LONGEST_PATH].decode("ascii", "backslashreplace")
+
+
+def _where(error: Exception) -> list[str]:
+    """The calls that led to it, innermost last. Not its words: a model's own validator may put data into them."""
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

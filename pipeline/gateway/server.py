@@ -42,6 +42,8 @@ from pipeline.topology.load import load_topology
 log = get_logger("gateway")
 
 NOTICE = 1.0  # seconds between saying so at /readyz and closing the door: load balancers ask about every second
+RELAY = 6.0  # seconds at most that the relay has to end its batch
+CLOSING = 2.0  # seconds at most that are left for connections and the interpreter to end
 BACKLOG = 2048  # connections that wait to be taken
 KEEP_ALIVE = 20  # seconds an idle connection stays open; longer than a load balancer in front keeps it
 
@@ -122,14 +124,18 @@ async def run_gateway(settings: Settings, serving: Serving) -> None:
                     server_header=False,
                     proxy_headers=False,
                     timeout_keep_alive=KEEP_ALIVE,
-                    timeout_graceful_shutdown=max(1, int(settings.drain_deadline)),
                 )
             )
-            await _serve(server, listener, health, relay, stop)
+            await _serve(server, listener, health, relay, stop, settings.drain_deadline)
 
 
 async def _serve(
-    server: _Server, listener: socket.socket, health: Health, relay: Relay | None, stop: asyncio.Event
+    server: _Server,
+    listener: socket.socket,
+    health: Health,
+    relay: Relay | None,
+    stop: asyncio.Event,
+    deadline: float,
 ) -> None:
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
@@ -142,19 +148,42 @@ async def _serve(
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         health.draining = True
+        times = drain_times(deadline)
         if not serving.done():  # told to end, or the relay did
-            log.info("draining")
-            await asyncio.sleep(NOTICE)
+            log.info("draining", deadline=deadline)
+            await asyncio.sleep(times.notice)
+        server.config.timeout_graceful_shutdown = times.requests  # type: ignore[assignment] # for wait_for, all the same
         server.should_exit = True
         await serving
         relay_stop.set()
         if relaying is not None:
-            await relaying
+            _, late = await asyncio.wait({relaying}, timeout=times.relay)
+            if late:  # what it has in hand stays in the outbox
+                log.warning("the relay did not end its batch in time")
+            else:
+                await relaying
         log.info("ended")
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DrainTimes:
+    """Seconds that each step of draining may take."""
+
+    notice: float
+    requests: float
+    relay: float
+
+
+def drain_times(deadline: float) -> DrainTimes:
+    """All steps together stay below `deadline`; a fifth of it, two seconds at most, is left for closing."""
+    notice = min(NOTICE, deadline / 5)
+    left = deadline - notice - min(CLOSING, deadline / 5)
+    relay = min(RELAY, left / 3)
+    return DrainTimes(notice, left - relay, relay)
 
 
 class _Server(uvicorn.Server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import httpx2
@@ -116,6 +117,22 @@ def test_told_to_end_it_answers_what_is_in_hand_and_says_it_drains(application: 
             assert connection.recv(65536).startswith(b"HTTP/1.1 202")
         ending.join(30)
         assert codes == [0]
+
+
+def test_told_to_end_it_ends_within_its_deadline_whoever_does_not(application: Shop) -> None:
+    # given a broker that nobody reaches, an event that waits for it, and a request that never becomes whole
+    environ = application.environ | {"PIPELINE_AMQP_URL": "amqp://a:b@127.0.0.1:9/x", "PIPELINE_DRAIN_DEADLINE": "6"}
+    with gateway(application.folder, environ, "--insecure") as running, running.client() as client:
+        assert client.post(PATH, json={"number": 1}).status_code == 202
+        with socket.create_connection(("127.0.0.1", running.port), 30) as connection:
+            lines = [f"POST {PATH} HTTP/1.1", "host: localhost", "content-type: application/json"]
+            connection.sendall("\r\n".join([*lines, "content-length: 50", "", "{"]).encode())
+            wait_for(lambda: client.get("/readyz").status_code == 200, "it to be ready")
+            # when it is told to end, then it does, in order
+            assert running.terminate() == 0
+    told = {line["event"]: datetime.fromisoformat(line["timestamp"]) for line in running.lines()}
+    late = 4  # seconds for a busy machine; each step with the whole deadline to itself would take longer
+    assert (told["ended"] - told["draining"]).total_seconds() < 6 + late
 
 
 def test_two_gateways_share_one_outbox(application: Shop, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What may be served where."""
+"""What may be served where, and how long ending may take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigurationError
 from pipeline.gateway.authentication import HOST, is_loopback
-from pipeline.gateway.server import Serving, check_serving
+from pipeline.gateway.server import Serving, check_serving, drain_times
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "::ffff:192.0.2.1", "127.0.0.1.example", "[", "1"])  # noqa: S104
@@ -31,3 +31,11 @@ def test_insecure_on_this_machine_is_taken(host: str) -> None:
 def test_names_of_this_machine(header: str, ours: bool) -> None:
     named = HOST.fullmatch(header)
     assert (named is not None and is_loopback(named[1].lower())) is ours
+
+
+@pytest.mark.parametrize("deadline", [0.1, 1, 5, 30, 600])
+def test_the_steps_of_draining_stay_below_the_deadline(deadline: float) -> None:
+    times = drain_times(deadline)
+    assert min(times.notice, times.requests, times.relay) > 0
+    assert times.notice + times.requests + times.relay < deadline
+    assert times.requests >= times.relay
