@@ -9,6 +9,7 @@ So rows are written in VALUES lists, and ids travel as one JSON text.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from pipeline.errors import StoreUnavailable
 from pipeline.store.conversion import converters
@@ -36,7 +38,6 @@ READERS = 4  # connections, a thread each
 MOST_ROWS = 256  # in one VALUES list; above that a step is long and little is gained
 MOST_PARAMETERS = 32_766  # SQLite's own default limit for one statement
 PRAGMAS = (
-    "journal_mode = WAL",
     "synchronous = FULL",  # a commit is on the disk before it returns; in batches that costs little
     "foreign_keys = ON",
     "cache_size = -8192",  # KiB; the inbox of a busy subscription outgrows the 2 MB it has by default
@@ -208,9 +209,30 @@ class _Bulk:
 def _writer_opened(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions behind SQLAlchemy's back
     cursor = connection.cursor()
+    _write_ahead(cursor)
     for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Switch the file to WAL mode, which is done once in its life.
+
+    Of two connections that switch a new file at once, SQLite refuses one without calling its busy handler: each would
+    wait for the other's read lock. So the wait that `timeout` promises is ours here.
+    """
+    ((milliseconds,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
+    patient = Retrying(
+        retry=retry_if_exception(_is_busy),
+        stop=stop_after_delay(milliseconds / 1000),
+        wait=wait_random(0.001, 0.02),
+        reraise=True,
+    )
+    patient(cursor.execute, "PRAGMA journal_mode = WAL")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 from decimal import Decimal
@@ -35,6 +36,17 @@ async def test_the_folder_is_made_and_the_journal_is_written_ahead(place: Sqlite
     # then there is a file in it, whose readers and writers pass each other
     assert look("PRAGMA journal_mode") == [("wal",)]
     assert look("PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_a_new_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    for number in range(40):
+        # given a file that nobody has opened yet, when several open it in the same moment
+        url = f"sqlite+aiosqlite:///{tmp_path}/new-{number}.db"
+        stores = await asyncio.gather(*(Store.open(url, "payments", []) for _ in range(4)))
+
+        # then none is refused
+        for store in stores:
+            await store.close()
 
 
 async def test_text_with_a_nul_is_kept_and_no_number_is_null(store: Store, look: Look) -> None:
