@@ -86,7 +86,7 @@ async def test_on_a_terminal_it_asks(given: Bench, answer: str, code: int, left:
     await given.put(letter(40))
     os.write(terminal, f"{answer}\n".encode())
 
-    assert await asyncio.wait_for(process.wait(), 20) == code
+    assert await asyncio.wait_for(process.wait(), 60) == code
     os.close(terminal)
     assert await given.ids("payments.dlq") == event_ids(left)
 

@@ -100,7 +100,7 @@ asyncio.run(hold())
         sys.executable, "-c", holding, env=given.environ, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 20) == b"holding\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"holding\n"
     assert await given.count("payments.dlq") == 100
 
     process.send_signal(signal.SIGKILL)
@@ -204,7 +204,7 @@ async def _die_while_holding(given: Bench) -> None:
     async with await aio_pika.connect(given.vhost.amqp_url) as connection:
         channel = await connection.channel()
         await (await channel.get_queue("payments")).consume(take)
-        await asyncio.wait_for(taken.wait(), 10)
+        await asyncio.wait_for(taken.wait(), 60)
 
 
 async def _until_there(given: Bench, queue: str, messages: int) -> None:

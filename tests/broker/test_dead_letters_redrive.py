@@ -278,7 +278,7 @@ async def test_a_redrive_broken_off_in_the_middle_loses_nothing(given: Bench, ho
             await asyncio.sleep(0.01)
 
     process.send_signal(how)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
 
     # then each letter is in one of the queues; at most one window of them is in both
     left = [each.id for each in await peek(given.settings, PAYMENTS)]

@@ -48,16 +48,18 @@ async def setting(store: Store, name: str) -> str:
 
 async def test_every_way_to_write_the_url_leads_there(place: PostgresDatabase, postgres: Server) -> None:
     # given the same database by TCP, by its socket, with the address among the parameters, and by subscription
-    plain = place.database.url
+    patient = "timeout=60"  # a busy machine may let a connection wait for longer than by default
+    plain = f"{place.database.url}?{patient}"
     login = f"pipeline:{postgres.password}"
-    named = plain.replace(place.database.name, "{subscription}")
+    name = place.database.name
+    named = plain.replace(name, "{subscription}")
     urls = {
         plain: "payments",
         plain.replace("postgresql:", "postgresql+asyncpg:"): "payments",
         plain.replace("postgresql:", "postgres:"): "payments",
-        f"postgresql://{login}@/{place.database.name}?host={postgres.folder}&port={postgres.port}": "payments",
-        f"postgresql://{login}@/?host=127.0.0.1:1,127.0.0.1:{postgres.port}&dbname={place.database.name}": "payments",
-        named: place.database.name,
+        f"postgresql://{login}@/{name}?host={postgres.folder}&port={postgres.port}&{patient}": "payments",
+        f"postgresql://{login}@/?host=127.0.0.1:1,127.0.0.1:{postgres.port}&dbname={name}&{patient}": "payments",
+        named: name,
     }
 
     for number, (url, subscription) in enumerate(urls.items()):
@@ -102,7 +104,7 @@ async def test_tls_is_as_the_url_wants_it(certificate: Path, fragile_place: Post
     url = fragile_place.database.url
 
     # when it is trusted, or need not be, then the connection is encrypted
-    for query in (f"sslmode=verify-full&sslrootcert={certificate}", "ssl=require"):
+    for query in (f"sslmode=verify-full&sslrootcert={certificate}&timeout=60", "ssl=require&timeout=60"):
         store = await Store.open(f"{url}?{query}", "payments")
         encrypted = text("ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
         assert await store.query(select(encrypted)) == [True]
@@ -188,7 +190,7 @@ async def test_a_user_without_rights(place: PostgresDatabase, databases: Databas
 
     # and with the rights to the rows alone it works
     place.look(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}")
-    store = await Store.open(databases.server.url(ready.name, user, "pw"), "payments", TABLES)
+    store = await Store.open(f"{databases.server.url(ready.name, user, 'pw')}?timeout=60", "payments", TABLES)
     assert (await store.commit([effects(Payment(order_id=1, customer="x"))])).rejected == {}
 
     # and a row that a policy of the table forbids is the event's fault, though the server calls it missing rights

@@ -107,7 +107,7 @@ def new_vhost(broker_node: Address) -> Iterator[TestVhost]:
         manage(broker_node.management_url, "DELETE", f"/api/vhosts/{name}")
 
 
-def wait_until_registered(node: Node, vhost: str, queues: Iterable[str], deadline: float = 10) -> None:
+def wait_until_registered(node: Node, vhost: str, queues: Iterable[str], deadline: float = 60) -> None:
     """Wait until the node may be killed without forgetting these quorum queues.
 
     RabbitMQ writes a new queue's name into its register (`names.dets`) only once a second. Killed before that, it
@@ -137,6 +137,6 @@ def manage(management_url: str, method: str, path: str, body: object = None) -> 
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(bare, data=data, method=method, headers=headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
         text = response.read()
     return json.loads(text) if text else None
