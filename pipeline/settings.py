@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from pipeline.addresses import addresses_of, mask
 from pipeline.errors import ConfigurationError
 
 STATE_DIR = ".pipeline"
@@ -28,8 +29,8 @@ MEGABYTE = 1024 * 1024
 class Settings:
     """Where things are and how patient to be. Durations are seconds, sizes bytes."""
 
-    amqp_url: str
-    management_url: str  # http://user:password@host:port, "" when unknown
+    amqp_url: str  # with the addresses of all nodes when it is a cluster: `pipeline.addresses` takes it apart
+    management_url: str  # http://user:password@host:port, of several nodes as well; "" when unknown
     state_dir: Path
     topology: Path
     database_url: str  # of subscriptions; "{subscription}" in it is replaced by the name; ask `database_of`
@@ -92,15 +93,6 @@ def variable_suffix(subscription: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", subscription.upper())
 
 
-def mask(url: str) -> str:
-    """The URL with its password replaced by `***`, fit for logs and errors."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-
-
 def find_state_dir(env: Mapping[str, str]) -> Path:
     """`PIPELINE_STATE_DIR`, else the nearest `.pipeline/` upwards, else the one to be made in the working folder."""
     if explicit := env.get("PIPELINE_STATE_DIR"):
@@ -139,19 +131,18 @@ def _of_each(env: Mapping[str, str], name: str) -> dict[str, str]:
 
 def _broker(env: Mapping[str, str], state_dir: Path) -> tuple[str, str, str]:
     if url := env.get("PIPELINE_AMQP_URL"):
-        parts = urlsplit(_readable("PIPELINE_AMQP_URL", url))
-        if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
+        nodes = [urlsplit(each) for each in addresses_of(_readable("PIPELINE_AMQP_URL", url))]
+        first = nodes[0]
+        if first.scheme not in ("amqp", "amqps") or not all(node.hostname for node in nodes):
             raise ConfigurationError(
-                f"PIPELINE_AMQP_URL is {mask(url)!r}; it must look like amqp://user:password@host:5672/vhost"
+                f"PIPELINE_AMQP_URL is {mask(url)!r}; it must look like amqp://user:password@host:5672/vhost, "
+                "or for a cluster amqp://user:password@host1:5672,host2:5672/vhost"
             )
-        login = f"{quote(parts.username or 'guest')}:{quote(parts.password or 'guest')}"
+        login = ":".join(quote(unquote(word or "guest"), safe="") for word in (first.username, first.password))
         # RabbitMQ's default: management listens on 15672, or 15671 with TLS.
-        management = (
-            f"https://{login}@{parts.hostname}:15671"
-            if parts.scheme == "amqps"
-            else f"http://{login}@{parts.hostname}:15672"
-        )
-        return url, management, "PIPELINE_AMQP_URL"
+        scheme, port = ("https", 15671) if first.scheme == "amqps" else ("http", 15672)
+        hosts = dict.fromkeys(f"[{node.hostname}]" if ":" in str(node.hostname) else node.hostname for node in nodes)
+        return url, f"{scheme}://{login}@{','.join(f'{host}:{port}' for host in hosts)}", "PIPELINE_AMQP_URL"
     node_file = state_dir / "broker" / "node.json"
     try:
         node = json.loads(node_file.read_text())
@@ -165,12 +156,9 @@ def _broker(env: Mapping[str, str], state_dir: Path) -> tuple[str, str, str]:
 def _readable(name: str, url: str) -> str:
     """The URL. Raises: ConfigurationError when it can't be taken apart; it is not shown, for it may hold a password."""
     try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ConfigurationError(
-            f"{name} can't be read: something is wrong with its host or port; in user and password write / as %2F, "
-            "@ as %40 and : as %3A"
-        ) from None
+        addresses_of(url)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name} can't be read: {error}") from None
     return url
 
 

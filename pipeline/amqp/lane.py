@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import aiormq
 from yarl import URL
 
-from pipeline.amqp.connection import CLIENT_ERRORS, connection_url, translate
+from pipeline.amqp.connection import CLIENT_ERRORS, connect_to_any, translate
 from pipeline.amqp.frames import HEARTBEAT_FRAME, ChannelSink, FrameSplitter
 from pipeline.errors import BrokerError, BrokerUnavailable, ProtocolViolation
 from pipeline.settings import MEGABYTE, Settings
@@ -110,8 +110,14 @@ class Lane:
 
     @classmethod
     async def open(cls, settings: Settings, name: str) -> Lane:
-        """Connect and log in. Raises: BrokerError and its kinds, ConfigurationError without a broker."""
-        url = connection_url(settings, name)
+        """Connect and log in, to any node that answers.
+
+        Raises: BrokerError and its kinds, ConfigurationError without a broker.
+        """
+        return await connect_to_any(settings, name, lambda url: cls._open(settings, url))
+
+    @classmethod
+    async def _open(cls, settings: Settings, url: str) -> Lane:
         lanes: list[Lane] = []
 
         def blocked(now: bool) -> None:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from html import unescape
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
 
+from pipeline.addresses import addresses_of, vhost_of, without_login
 from pipeline.amqp.consumer_tag import name_of
+from pipeline.amqp.nodes import first_to_answer
 from pipeline.errors import (
     AccessRefused,
     AuthenticationFailed,
@@ -51,34 +53,33 @@ class QueueCounters:
     acked: int
 
 
-def vhost_of(amqp_url: str) -> str:
-    """The virtual host an AMQP URL names: "/" when it names none."""
-    return unquote(urlsplit(amqp_url).path[1:]) or "/"
-
-
 class Management:
-    """A client of the management API; an async context manager.
+    """A client of the management API, of any node that answers; an async context manager.
 
     Every method raises BrokerUnavailable when nobody answers or what answers is no management API,
     AuthenticationFailed or AccessRefused when the user may not, VirtualHostMissing when the virtual host is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
-        parts = urlsplit(settings.management_url)
-        if not parts.hostname:
+        nodes = [urlsplit(each) for each in addresses_of(settings.management_url)]
+        if not all(node.hostname for node in nodes):
             raise BrokerUnavailable("the address of RabbitMQ's management API is unknown; set PIPELINE_MANAGEMENT_URL")
-        self.address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self._url = without_login(settings.management_url)
+        self._nodes = addresses_of(self._url)
+        self._node = ""  # the one that answers us: what belongs together is asked of one
         self.vhost = vhost_of(settings.amqp_url)
-        self._user = unquote(parts.username or "guest")
+        self._user = unquote(nodes[0].username or "guest")
         try:
+            for each in self._nodes:
+                httpx2.URL(each)
             self._client = httpx2.AsyncClient(
-                base_url=self.address,
-                auth=(self._user, unquote(parts.password or "guest")),
+                auth=(self._user, unquote(nodes[0].password or "guest")),
                 timeout=httpx2.Timeout(30.0, connect=settings.connect_timeout),
-                trust_env=parts.hostname not in _LOOPBACK,  # a proxy can't reach our loopback
+                # A proxy can't reach our loopback.
+                trust_env=not all(node.hostname in _LOOPBACK for node in nodes),
             )
         except (httpx2.InvalidURL, ValueError) as error:
-            raise ConfigurationError(f"PIPELINE_MANAGEMENT_URL {self.address!r} can't be used: {error}") from error
+            raise ConfigurationError(f"PIPELINE_MANAGEMENT_URL {self._url!r} can't be used: {error}") from error
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -194,31 +195,37 @@ class Management:
         try:
             return response.json()
         except ValueError as error:
-            raise self._no_api(f"answered GET /api/{path} with something that is not JSON") from error
+            raise _no_api(self._url, f"answered GET /api/{path} with something that is not JSON") from error
 
     async def _call(
         self, method: str, path: str, body: object = None, query: dict[str, str] | None = None
     ) -> httpx2.Response:
-        try:
-            response = await self._client.request(method, f"/api/{path}", json=body, params=query or None)
-        except httpx2.TimeoutException as error:
-            raise self._no_api("did not answer in time") from error
-        except httpx2.HTTPError as error:
-            raise self._no_api(f"can't be reached: {str(error) or type(error).__name__}") from error
-        if response.is_success:
-            return response
-        if response.status_code == 400:
-            raise ConfigurationError(f"RabbitMQ refused {unquote(path)}: {_reason(response)}")
-        raise self._refusal(response, method, path)
+        async def ask(node: str) -> httpx2.Response:
+            url = f"{node.rstrip('/')}/api/{path}"
+            try:
+                response = await self._client.request(method, url, json=body, params=query or None)
+            except httpx2.TimeoutException as error:
+                raise _no_api(node, "did not answer in time") from error
+            except httpx2.HTTPError as error:
+                raise _no_api(node, f"can't be reached: {str(error) or type(error).__name__}") from error
+            if response.is_success:
+                self._node = node
+                return response
+            if response.status_code == 400:
+                raise ConfigurationError(f"RabbitMQ refused {unquote(path)}: {_reason(response)}")
+            raise self._refusal(response, node, method, path)
 
-    def _refusal(self, response: httpx2.Response, method: str, path: str) -> BrokerError:
+        # Whatever is asked may be asked twice: nothing counts, and what is put or deleted is named.
+        return await first_to_answer(self._url, self._nodes, ask, self._node)
+
+    def _refusal(self, response: httpx2.Response, node: str, method: str, path: str) -> BrokerError:
         reason = _reason(response)
         if reason is None:
-            return self._no_api(f"answered {method} /api/{path} with status {response.status_code}")
-        what = f"the management API at {self.address} refused {method} /api/{path}: {reason}"
+            return _no_api(node, f"answered {method} /api/{path} with status {response.status_code}")
+        what = f"the management API at {node} refused {method} /api/{path}: {reason}"
         if response.status_code == 401 and reason in _BAD_LOGIN:
             return AuthenticationFailed(
-                f"the management API at {self.address} refused user {self._user!r} or its password; "
+                f"the management API at {node} refused user {self._user!r} or its password; "
                 "check PIPELINE_AMQP_URL, or set PIPELINE_MANAGEMENT_URL"
             )
         if response.status_code in (401, 403) and "virtual host" in reason:
@@ -227,18 +234,18 @@ class Management:
             return AccessRefused(f"{what}; user {self._user!r} needs the tag policymaker or above")
         if response.status_code == 404 and path.count("/") == 1:
             return VirtualHostMissing(
-                f"virtual host {self.vhost!r} does not exist at {self.address}; "
-                "create it or name another in PIPELINE_AMQP_URL"
+                f"virtual host {self.vhost!r} does not exist at {node}; create it or name another in PIPELINE_AMQP_URL"
             )
         if response.status_code == 404:
-            return ObjectMissing(f"{self.address} has no {unquote(path)}")
+            return ObjectMissing(f"{node} has no {unquote(path)}")
         return BrokerUnavailable(f"{what} (status {response.status_code})")
 
-    def _no_api(self, what: str) -> BrokerUnavailable:
-        return BrokerUnavailable(
-            f"the management API at {self.address} {what}; "
-            "is the plugin rabbitmq_management on, and is PIPELINE_MANAGEMENT_URL right?"
-        )
+
+def _no_api(where: str, what: str) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"the management API at {where} {what}; "
+        "is the plugin rabbitmq_management on, and is PIPELINE_MANAGEMENT_URL right?"
+    )
 
 
 def _reason(response: httpx2.Response) -> str | None:

@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A broker's addresses. The URLs hold the password: show them through `pipeline.settings.mask`."""
+    """A broker's addresses. The URLs hold the password: show them through `pipeline.addresses.mask`."""
 
     amqp_url: str
     management_url: str  # http://user:password@host:port, "" when unknown

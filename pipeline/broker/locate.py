@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.addresses import mask
 from pipeline.broker import debian, docker, installation, packages, probe, system_package
 from pipeline.broker.address import Address, read_record
 from pipeline.broker.installation import Installation
 from pipeline.broker.node import Node
 from pipeline.errors import BrokerUnavailable
-from pipeline.settings import load_settings, mask
+from pipeline.settings import load_settings
 
 Say = Callable[[str], None]
 

@@ -12,13 +12,22 @@ import ssl
 import urllib.request
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from pipeline.addresses import addresses_of
+
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = 1
 CONNECTION_START = b"\x00\x0a\x00\x0a"  # class 10, method 10
 
 
 def accepts_amqp(url: str, timeout: float = 2.0) -> bool:
-    """Whether the server at an `amqp://` or `amqps://` URL answers the protocol header with Connection.Start."""
+    """Whether the server at an `amqp://` or `amqps://` URL answers the protocol header with Connection.Start.
+
+    Of several addresses one is enough; each has `timeout` seconds.
+    """
+    return any(_accepts(address, timeout) for address in addresses_of(url))
+
+
+def _accepts(url: str, timeout: float) -> bool:
     parts = urlsplit(url)
     port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
     try:
@@ -37,8 +46,13 @@ def accepts_amqp(url: str, timeout: float = 2.0) -> bool:
 
 def overview(management_url: str, timeout: float = 2.0) -> dict[str, object] | None:
     """What the management API says of the node (`node`, `rabbitmq_version`, …); None when it does not answer
-    us.
+    us. Of several addresses, the first that does.
     """
+    answers = (_overview(address, timeout) for address in addresses_of(management_url))
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def _overview(management_url: str, timeout: float) -> dict[str, object] | None:
     parts = urlsplit(management_url)
     login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "/api/overview", "", ""))

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline.addresses import mask
 from pipeline.broker.address import Address
-from pipeline.settings import find_state_dir, mask
+from pipeline.settings import find_state_dir
 
 app = typer.Typer(help="The private RabbitMQ node of this folder, for development and tests.", no_args_is_help=True)
 

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from pipeline.addresses import cluster_of
 from pipeline.amqp.publisher import Publisher
 from pipeline.amqp.stream import ends_of, offset_of, patient, read_from
 from pipeline.errors import ConfigurationError, LogTruncated
@@ -236,9 +236,8 @@ def _subscription(topology: Topology, name: str) -> Subscription:
 
 def _identity(settings: Settings, stream: str, asked: Replay) -> dict[str, object]:
     """What makes two commands the same replay."""
-    parts = urlsplit(settings.amqp_url)
     return {
-        "broker": f"{parts.hostname}:{parts.port}{parts.path}",
+        "broker": cluster_of(settings.amqp_url),
         "stream": stream,
         "subscription": asked.subscription,
         "force": asked.force,

@@ -12,8 +12,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlmodel import SQLModel
 
+from pipeline.addresses import mask
 from pipeline.errors import ConfigurationError, StoreUnavailable
-from pipeline.settings import mask
 from pipeline.store.database import Database
 from pipeline.store.schema import create_missing, tables_of
 from pipeline.store.sqlite import Sqlite
