@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.db_prune import prune
 from pipeline.errors import PipelineError
 
 app = typer.Typer(no_args_is_help=True, help="The library's own tables in the databases of subscriptions and gateway.")
+app.command()(prune)
 
 Topology = Annotated[str | None, typer.Option(help="Topology file or folder.", envvar="PIPELINE_TOPOLOGY")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
