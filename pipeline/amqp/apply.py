@@ -103,6 +103,8 @@ def _held_by(subscriptions: Collection[str], step: Step) -> bool:
     match step.target:
         case CatchUp(name=name) | Binding(destination=name, destination_type="queue"):
             return name in subscriptions
+        case Binding(source=source, destination=name):  # of an ordered one: into its entrance, and on from there
+            return any(f"{each}.partitions" in (source, name) for each in subscriptions)
     return False
 
 

@@ -11,18 +11,27 @@ from aio_pika.abc import AbstractConnection
 
 from pipeline.amqp.declare import DECLARE_TIMEOUT, own_channel
 from pipeline.amqp.management import Management
-from pipeline.errors import ConfigurationError, ObjectMissing
+from pipeline.errors import ConfigurationError, ObjectMissing, TopologyDrift
 from pipeline.settings import Settings
+from pipeline.topology.event_log import marker_of
 from pipeline.topology.model import Subscription
-from pipeline.topology.partitions import generation, owner_of, partition_queues
+from pipeline.topology.partitions import generation, is_past, owner_of, partition_queues
 
 
-async def older_partitions(settings: Settings, subscription: Subscription) -> list[str]:
-    """The queues of all other generations of this subscription that are there. Raises: BrokerError."""
+async def older_partitions(settings: Settings, subscription: Subscription) -> list[list[str]]:
+    """The queues of all other generations of this subscription that are there, by groups to be emptied in turn.
+
+    Raises: TopologyDrift while it is catching up, for more is coming to the first of them; BrokerError.
+    """
     ours = set(partition_queues(generation(subscription)))
     async with Management(settings) as management:
         names = [state.queue.name for state in await management.queues()]
-    return sorted(
+    if (mark := marker_of(subscription.name)) in names:
+        raise TopologyDrift(
+            f"{subscription.name} is catching up, and can't be worked on in order before that has ended (queue {mark}"
+            " is there until then); if nobody is at it, `pipeline topology apply` goes on with it"
+        )
+    others = sorted(
         name
         for name in names
         if name not in ours
@@ -30,6 +39,8 @@ async def older_partitions(settings: Settings, subscription: Subscription) -> li
         and owner_of(name, [subscription.name])
         and not name.endswith(".dlq")
     )
+    groups = ([name for name in others if is_past(name)], [name for name in others if not is_past(name)])
+    return [group for group in groups if group]
 
 
 async def require_empty(generation_name: str, management: Management, connection: AbstractConnection) -> None:

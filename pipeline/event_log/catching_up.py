@@ -5,6 +5,9 @@
 What comes both by a binding and as a copy has one id, and the inbox drops the second. The mark is a queue on the broker
 with the checkpoint as its only message: from its declaration on, until it is deleted, the subscription has not caught
 up, and any `topology apply`, from anywhere, goes on there.
+
+An ordered subscription gets its copies in partitions of their own, which workers empty before they take the live ones:
+what is copied is a beginning of the log, what is live holds all that is behind it, and both are in order.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from pipeline.event_log.sending import Sender
 from pipeline.settings import Settings
 from pipeline.topology.event_log import marker_of
 from pipeline.topology.log_point import log_point
-from pipeline.topology.model import CatchUp, Topology
+from pipeline.topology.model import CatchUp, Subscription, Topology
+from pipeline.topology.partitions import past_generation
 
 SAVE_EVERY = 0.2  # seconds between two checkpoints
 # A publish that was routed before the bindings were there may come into the stream a moment after them: between the two
@@ -49,6 +53,7 @@ class Progress:
     next: int = 0
     bound: bool = False
     end: int = -1  # the last offset to copy, once bound
+    order: str = ""  # of an ordered subscription: by what its copies are spread, over which partitions
 
     def start(self) -> int | datetime:
         """Where reading goes on."""
@@ -65,7 +70,9 @@ async def catch_up(settings: Settings, topology: Topology, asked: CatchUp, bind:
     """
     async with held_mark(settings, marker_of(asked.name)) as mark, Publisher(topology, settings) as publisher:
         found = await mark.read()
-        progress = _read(found) if found is not None else _begin(asked)
+        order = _order(topology.subscriptions[asked.name])
+        progress = _read(found) if found is not None else _begin(asked, order)
+        _require_same(asked, progress.order, order)
         await mark.write(_written(progress))
         work = _Work(settings, topology, asked, Sender(publisher, asked.name), mark, watch)
         if not progress.bound:
@@ -97,6 +104,7 @@ class _Work:
     ) -> None:
         self._settings = settings
         self._subscription = topology.subscriptions[asked.name]
+        self._into = past_generation(self._subscription) if self._subscription.order_by else ""
         self._takes = takes(topology, asked.name)
         self._asked = asked
         self._sender = sender
@@ -129,9 +137,11 @@ class _Work:
 
     async def _send(self, entries: list[Entry], progress: Progress) -> None:
         step, limit = self._sender.step, self._sender.limit
+        # In order, what is copied twice must count as one even if the first of them is dead: it is no replay.
+        replay = "" if self._into else progress.id
         for at in range(0, len(entries), step):
             part = entries[at : at + step]
-            copies = [replay_copy(each, self._subscription, progress.id, False, limit) for each in part]
+            copies = [replay_copy(each, self._subscription, replay, False, limit, self._into) for each in part]
             await self._sender.send(copies)
 
     async def _save(self, progress: Progress) -> None:
@@ -140,9 +150,22 @@ class _Work:
             await self._mark.write(_written(progress))
 
 
-def _begin(asked: CatchUp) -> Progress:
+def _begin(asked: CatchUp, order: str) -> Progress:
     since = log_point(asked.start).resolved(utc_now())
-    return Progress(new_id(), since.isoformat() if isinstance(since, datetime) else since)
+    return Progress(new_id(), since.isoformat() if isinstance(since, datetime) else since, order=order)
+
+
+def _order(subscription: Subscription) -> str:
+    return f"{subscription.order_by} in {past_generation(subscription)}" if subscription.order_by else ""
+
+
+def _require_same(asked: CatchUp, began: str, order: str) -> None:
+    """Copies of one key must all go to one partition. Raises: ConfigurationError."""
+    if began != order:
+        raise ConfigurationError(
+            f"{asked.name} began to catch up {f'by {began}' if began else 'without order_by'}; leave order_by and"
+            " partitions as they were until it has caught up, and change them then"
+        )
 
 
 def _written(progress: Progress) -> bytes:

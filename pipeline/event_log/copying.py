@@ -19,16 +19,23 @@ from pipeline.topology.model import Subscription
 from pipeline.topology.partitions import DATA, KEY_HEADER, entrance, hash_header
 
 
-def replay_copy(entry: Entry, subscription: Subscription, replay: str, force: bool, limit: int) -> Message:
-    """The copy of replay `replay`; `limit` is in bytes of encoded properties."""
+def replay_copy(
+    entry: Entry, subscription: Subscription, replay: str, force: bool, limit: int, into: str = ""
+) -> Message:
+    """The copy of replay `replay` ("" for none); `limit` is in bytes of encoded properties.
+
+    `into` is the exchange an ordered subscription gets it through, instead of its own entrance.
+    """
     properties = entry.properties
     headers = {name: value for name, value in properties.headers.items() if _travels(name)}
-    headers |= {REPLAY: replay, EXCHANGE: entry.exchange, ROUTING_KEY: entry.routing_key}
+    headers |= {EXCHANGE: entry.exchange, ROUTING_KEY: entry.routing_key}
+    if replay:
+        headers[REPLAY] = replay
     if force:
         headers[FORCED] = True
     exchange, key = "", subscription.queue
     if subscription.order_by:
-        exchange, key = entrance(subscription), entry.routing_key
+        exchange, key = into or entrance(subscription), entry.routing_key
         headers |= _key_headers(entry, subscription)
     # An expiration would have the broker drop it; without a type the new routing key would be taken for it.
     copy = replace(properties, headers=headers, expiration="", type=properties.type or entry.type)

@@ -24,6 +24,7 @@ from pipeline.topology.model import (
     Queue,
     Subscription,
 )
+from pipeline.topology.partitions import ordered_names, partition_queues, past_generation
 from pipeline.topology.resolve import check_exchange, check_name
 from pipeline.topology.routing import BUILTIN_EXCHANGES
 
@@ -124,16 +125,16 @@ def check_start(
                 hint = "add event_log: {exchange: ...}, or leave start out"
                 findings.error(path, "no event log is declared that it could start from", hint, key=True)
             continue
-        if subscription.order_by:
-            hint = "leave start out, and `pipeline events replay` to it before it goes live"
-            message = "can't stand beside order_by: what is published meanwhile would come before what it missed"
-            findings.error(path, message, hint, key=True)
         others = {events[event].exchange for event in subscription.events} | {subscription.exchange}
         if others := others - {log.exchange, ""}:
             message = f"it takes events of {', '.join(sorted(others))}, and the log is of {log.exchange}"
             findings.error(path, message, "it could catch up with a part of its events only", key=True)
         if marker_of(name) in queues:
             findings.error(path, f"queue {marker_of(name)} is what marks a catching-up", "rename that queue", key=True)
+        own = partition_queues(past_generation(subscription)) if subscription.order_by else ()
+        for taken in sorted(set(own) & set(queues)):
+            message = f"queue {taken} is where what it missed will lie"
+            findings.error(path, message, "rename that queue", key=True)
 
 
 def marker_of(subscription: str) -> str:
@@ -150,8 +151,14 @@ def catch_ups(log: EventLog | None, subscriptions: Iterable[Subscription]) -> tu
 
 def unfinished(desired: BrokerObjects, actual: BrokerObjects) -> list[CatchUp]:
     """Those that have not caught up: marked as such, or without any binding yet."""
-    bound = {binding.destination for binding in actual.bindings if binding.source}
-    return [each for each in desired.catch_ups if marker_of(each.name) in actual.queues or each.name not in bound]
+    bound = {(binding.destination_type, binding.destination) for binding in actual.bindings if binding.source}
+    ordered = ordered_names(desired)
+    found = []
+    for each in desired.catch_ups:
+        way_in = ("exchange", f"{each.name}.partitions") if each.name in ordered else ("queue", each.name)
+        if marker_of(each.name) in actual.queues or way_in not in bound:
+            found.append(each)
+    return found
 
 
 def _escaped(name: str) -> str:

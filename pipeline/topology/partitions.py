@@ -4,13 +4,14 @@
                            fanout               hashes        single active consumer
 
 The number of partitions is in the names: another number is another *generation* beside the old one, and the binding
-behind `stock.partitions` is the one switch between them. Reasons in docs/decisions/0014-order.md.
+behind `stock.partitions` is the one switch between them. A subscription that starts with the past has a generation for
+it, `stock.p08`, that no switch ever leads to. Reasons in docs/decisions/0014-order.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,23 @@ def entrance(subscription: Subscription) -> str:
 def generation(subscription: Subscription) -> str:
     """The exchange that spreads events over the partitions; its name tells how many there are."""
     return f"{subscription.name}.p{subscription.partitions}"
+
+
+def past_generation(subscription: Subscription) -> str:
+    """The exchange that spreads what was published before the subscription went live; a leading zero tells it."""
+    return _past_of(generation(subscription))
+
+
+def is_past(partition: str) -> bool:
+    """Whether a partition holds what is older than all in the others of its subscription."""
+    part = _PARTITION.fullmatch(partition)
+    match = _GENERATION.fullmatch(part["generation"]) if part else None
+    return match is not None and match["count"].startswith("0")
+
+
+def _past_of(generation_name: str) -> str:
+    name, _, count = generation_name.rpartition(".p")
+    return f"{name}.p0{count}"
 
 
 def partition_queues(generation_name: str) -> tuple[str, ...]:
@@ -107,6 +125,20 @@ def is_switch(binding: Binding) -> bool:
 def ordered_names(desired: BrokerObjects) -> set[str]:
     """The ordered subscriptions among the objects."""
     return {binding.source.removesuffix(".partitions") for binding in desired.bindings if is_switch(binding)}
+
+
+def with_past(desired: BrokerObjects, subscriptions: Collection[str]) -> BrokerObjects:
+    """The objects, and for those ordered subscriptions among these the generation of their past: today's once more."""
+    exchanges, queues, bindings = dict(desired.exchanges), dict(desired.queues), list(desired.bindings)
+    for switch in filter(is_switch, desired.bindings):
+        if switch.source.removesuffix(".partitions") not in subscriptions:
+            continue
+        past = _past_of(switch.destination)
+        exchanges[past] = replace(desired.exchanges[switch.destination], name=past)
+        for today, name in zip(partition_queues(switch.destination), partition_queues(past), strict=True):
+            queues[name] = replace(desired.queues[today], name=name)
+            bindings.append(Binding(past, name, WEIGHT))
+    return replace(desired, exchanges=exchanges, queues=queues, bindings=tuple(bindings))
 
 
 def superseded(desired: BrokerObjects, actual: BrokerObjects) -> list[Binding]:

@@ -19,7 +19,7 @@ from pipeline.topology.delay import PREFIX as LADDER
 from pipeline.topology.event_log import OVERRIDDEN, marker_of, unfinished
 from pipeline.topology.expand import POLICY_PRIORITY, binding_key
 from pipeline.topology.model import Binding, BrokerObjects, CatchUp, Exchange, Policy, Queue
-from pipeline.topology.partitions import former_selves, ordered_names, owner_of, superseded
+from pipeline.topology.partitions import former_selves, ordered_names, owner_of, superseded, with_past
 from pipeline.topology.resolve import POLICY_PREFIX
 from pipeline.topology.scalars import duration_ms
 
@@ -90,8 +90,10 @@ def plan(desired: BrokerObjects, actual: BrokerObjects) -> Plan:
     """What it takes to bring `actual` to `desired`.
 
     Creation is ordered so that nothing can arrive in a queue before its policy and its dead-letter queue are there:
-    exchanges, policies, queues with the last in line first, bindings.
+    exchanges, policies, queues with the last in line first, bindings. An ordered subscription that is to catch up gets
+    partitions for what it missed; they are wanted until it has caught up.
     """
+    desired = with_past(desired, [each.name for each in unfinished(desired, actual)])
     steps = [
         *_exchanges(desired, actual),
         *_policies(desired, actual),

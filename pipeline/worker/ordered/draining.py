@@ -27,8 +27,8 @@ log = get_logger("ordered")
 AGAIN = 0.5  # seconds between looks whether the markers have come through
 
 
-async def older(settings: Settings, subscription: Subscription) -> list[str]:
-    """The queues to empty first. Raises: BrokerError.
+async def older(settings: Settings, subscription: Subscription) -> list[list[str]]:
+    """The queues to empty first, one group after the other. Raises: TopologyDrift while it catches up; BrokerError.
 
     They are asked of the management API: without it nobody can know of them, so a worker does not start.
     """

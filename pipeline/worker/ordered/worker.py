@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Any
 
 from pipeline.amqp.consumer import Consumer
@@ -95,7 +96,7 @@ class OrderedWorker:
             self._beside.append(self._cache)
         if me is not None:
             self._beside.append(Presence(me, store, list(loaded.handlers)))
-        self._older: list[str] = []
+        self._older: list[list[str]] = []
         self._consumers: dict[str, Consumer] = {}
         self._stopping = asyncio.Event()
 
@@ -107,9 +108,9 @@ class OrderedWorker:
     # --- life of the worker --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to consume: first what earlier partitions still hold. Raises: BrokerError."""
+        """Begin to consume: first what earlier partitions still hold. Raises: TopologyDrift, BrokerError."""
         self._older = await older(self._settings, self.subscription)
-        await self._consume(self._older or work_queues(self.subscription))
+        await self._consume_next()
 
     async def run(self) -> None:
         """Work until `stop`, then until what is begun is settled."""
@@ -160,7 +161,7 @@ class OrderedWorker:
     @property
     def queues(self) -> list[str]:
         """The queues that are empty once nothing is left to do."""
-        return [*self._older, *work_queues(self.subscription)]
+        return [*chain(*self._older), *work_queues(self.subscription)]
 
     @property
     def idle(self) -> bool:
@@ -174,8 +175,8 @@ class OrderedWorker:
 
     # --- partitions ----------------------------------------------------------------------------------------------
 
-    async def _consume(self, queues: Sequence[str]) -> None:
-        for queue in queues:
+    async def _consume_next(self) -> None:
+        for queue in self._older[0] if self._older else work_queues(self.subscription):
             self._consumers[queue] = Consumer(
                 self._session, queue, self.subscription.prefetch, self._check_now_and_then, self._me, True
             )
@@ -188,15 +189,15 @@ class OrderedWorker:
                 self._checked = time.monotonic()
 
     async def _take_in(self) -> None:
-        if self._older:
-            ids = await put_markers(self._publisher, self._older)
+        while self._older:
+            ids = await put_markers(self._publisher, self._older[0])
             through = asyncio.create_task(markers_through(self._store, self.subscription.name, ids))
             await self._take_in_until(through)
             for queue in list(self._consumers):
                 self._owning.end(queue)
                 await self._consumers.pop(queue).close()
-            self._older = []
-            await self._consume(work_queues(self.subscription))
+            del self._older[0]
+            await self._consume_next()
         await self._take_in_until(asyncio.create_task(self._stopping.wait()))
 
     async def _take_in_until(self, end: asyncio.Task[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,12 @@ from pipeline.errors import TopologyError
 from pipeline.topology.expand import expand
 from pipeline.topology.load import load_text
 from pipeline.topology.model import BrokerObjects, CatchUp, Queue, Topology
+from pipeline.topology.partitions import with_past
 from pipeline.topology.plan import plan
 
 EVENTS = "events: {order.created: {}, order.paid: {}}\n"
 SUBSCRIPTION = "subscriptions: {ledger: {events: [order.created], start: 2h}}\n"
+ORDERED = SUBSCRIPTION.replace("2h", "2h, order_by: type, partitions: 4")
 
 
 def topology(text: str, kind: str = "topic") -> Topology:
@@ -89,9 +92,14 @@ def test_a_stream_made_by_hand_can_become_the_log() -> None:
             "t.yaml:5:58: subscriptions.ledger.start: 'soon' is none of: first, a duration",
         ),
         (
-            "event_log: {exchange: events}\n" + SUBSCRIPTION.replace("2h", "2h, order_by: type"),
+            "event_log: {exchange: events}\nqueues: {ledger.p04.3: {}}\n" + ORDERED,
             "topic",
-            "can't stand beside order_by",
+            "queue ledger.p04.3 is where what it missed will lie",
+        ),
+        (
+            "event_log: {exchange: ledger.p04}\n" + ORDERED,
+            "topic}, ledger.p04: {type: topic",
+            "subscription ledger makes an exchange of this name",
         ),
         (
             "event_log: {exchange: amq.topic}\n" + SUBSCRIPTION,
@@ -130,3 +138,38 @@ def test_one_that_is_marked_goes_on_though_it_is_bound() -> None:
 
     assert catching_up(desired, marked) == ["goes on from first in events.log"]
     assert [step.kind for step in plan(desired, marked).steps] == ["create"], "the mark is nobody's leftover"
+
+
+def test_an_ordered_one_gets_partitions_for_its_past_until_it_has_caught_up() -> None:
+    # Given a broker with nothing, one where it is catching up, and one where it has caught up
+    desired = expand(topology(EVENTS + "event_log: {exchange: events}\n" + ORDERED))
+    nothing = BrokerObjects({}, {}, (), {})
+    past = with_past(desired, ["ledger"])
+    marked = replace(past, queues={**past.queues, "ledger.catchup": Queue("ledger.catchup")}, catch_ups=())
+    done = replace(past, catch_ups=())
+
+    # Then they are made, are wanted as long as there is a mark, and can be pruned after that
+    made = {step.name for step in plan(desired, nothing).of("create")}
+    assert {"ledger.p04", "ledger.p04.0", "ledger.p04.3", "ledger.p04 → ledger.p04.3 (1)"} <= made
+    assert "ledger.partitions → ledger.p04" not in made, "no event goes there but by catching up"
+    assert [step.object for step in plan(desired, marked).steps] == ["catchup"]
+    left = plan(desired, done)
+    assert left.exit_code == 0
+    assert {(step.name, step.prunable) for step in left.steps} == {
+        ("ledger.p04", True),
+        *((f"ledger.p04.{index}", True) for index in range(4)),
+    }
+
+    # And they are like those of today: same arguments, same policy
+    assert past.queues["ledger.p04.0"].arguments == past.queues["ledger.p4.0"].arguments
+    assert past.exchanges["ledger.p04"].arguments == past.exchanges["ledger.p4"].arguments
+    assert re.fullmatch(past.policies["pipeline.ledger"].pattern, "ledger.p04.0")
+
+
+def test_an_ordered_one_that_nothing_is_bound_to_has_not_caught_up() -> None:
+    # Given all of it but the bindings into its entrance, as an `apply` leaves it that was killed
+    desired = expand(topology(EVENTS + "event_log: {exchange: events}\n" + ORDERED))
+    bindings = tuple(each for each in desired.bindings if each.destination != "ledger.partitions")
+
+    assert catching_up(desired, replace(desired, bindings=bindings, catch_ups=()))
+    assert not catching_up(desired, replace(desired, catch_ups=()))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pipeline.topology.expand import expand
 from pipeline.topology.load import load_text
 from pipeline.topology.model import BrokerObjects
-from pipeline.topology.partitions import owner_of, takers
+from pipeline.topology.partitions import is_past, owner_of, takers
 from pipeline.topology.plan import Plan, plan
 
 STOCK = """
@@ -90,6 +90,14 @@ def test_whose_a_name_is() -> None:
     assert owner_of("a.b.p8", {"a.b"}) == "a.b"
     assert owner_of("a.b.p8.7", {"a"}) == ""
     assert owner_of("a.b.dlq", {"a.b"}) == ""
+    assert owner_of("a.b.p08.7", {"a.b"}) == "a.b"
+
+
+def test_which_partitions_hold_the_past() -> None:
+    assert is_past("a.b.p08.7")
+    assert not is_past("a.b.p8.7")
+    assert not is_past("a.p08.p8.7")
+    assert not is_past("a.b.p08")
 
 
 def test_takers_are_found_through_names_and_routing_keys() -> None:
