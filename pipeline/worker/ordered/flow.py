@@ -24,7 +24,7 @@ from pipeline.store.writes import Effects
 from pipeline.topology.model import Subscription
 from pipeline.worker.ordered.life import Life
 from pipeline.worker.ordered.line import Item, Line
-from pipeline.worker.ordered.step import Step, line_of, parked, remember, row_of, type_of
+from pipeline.worker.ordered.step import Step, died_before, line_of, parked, remember, row_of, type_of
 from pipeline.worker.ordered.suspects import GROUP, is_suspect
 from pipeline.worker.work import Failed, Handled, Work
 
@@ -76,6 +76,12 @@ class Flow:
     def _advance(self, life: Life, line: Line) -> None:
         if life.ended or life.closing or (item := line.next()) is None:
             return
+        while died_before(life, item):  # it came twice, and was not dead yet when it came the second time
+            line.done(item)
+            life.remove(item)
+            self._settled(life, item)
+            if (item := line.next()) is None:
+                return
         if item.key is None or item.key not in life.parked:
             self._begin(life, line, item)
         elif line.ahead:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 from pipeline.event import utc_now
+from pipeline.message import REPLAY
 from pipeline.retry import Failure, failure_headers
 from pipeline.store.ordered.lines import Entry, LineRow, LineState
 from pipeline.worker.ordered.life import Life
@@ -45,6 +46,14 @@ def row_of(item: Item, state: LineState, attempt: int, wait: float = 0.0) -> Lin
     """What is to be remembered of it; `wait` in seconds until it is tried again."""
     next_at = utc_now() + timedelta(seconds=wait) if wait else None
     return LineRow(item.event_id, item.key or "", state, attempt, item.redrives, next_at)
+
+
+def died_before(life: Life, item: Item) -> bool:
+    """Whether the same event died, or was parked, while this second copy of it waited; a redriven one is another."""
+    row = life.rows.get(item.event_id) if item.event_id and item.row is None else None
+    if row is None or row.state == "retrying" or item.redrives > row.redrives:
+        return False
+    return REPLAY not in item.delivery.readable.headers
 
 
 def remember(item: Item, failed: Failed) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,3 +264,31 @@ def test_nothing_of_a_parked_key_passes_its_dead_letter(
         every = [number for number, each in world.keys.items() if each == key]
         assert ours == every[: len(ours)], "up to the dead letter, in order"
         assert dead == set(every[len(ours) :]), "and from there on all wait in the dead-letter queue"
+
+
+@pytest.mark.parametrize("on_dead", ["continue", "park"])
+async def test_a_second_copy_of_an_event_that_died_meanwhile_is_settled_and_not_handled(on_dead: str) -> None:
+    # Given an event that was delivered twice at once, and one behind it
+    world = World(on_dead, "aa")
+    process = Process(world)
+    process.waiting = [(0, "a"), (0, "a"), (1, "a")]
+    process.arrive(3)
+
+    # When the first copy dies
+    process.end_handler(0, "reject")
+    await turns()
+    process.end_commit(None)
+    await turns()
+    process.bury()
+    await turns()
+
+    # Then the second one is not handled, and the next event has its turn, or is parked
+    assert [work.event.id for work in process.running] == (["1"] if on_dead == "continue" else [])
+    assert world.dead == [0]
+    process.end_commit(None)
+    await turns()
+    process.bury()
+    assert world.dead == ([0] if on_dead == "continue" else [0, 1])
+    process.life.end()
+    process.task.cancel()
+    await asyncio.gather(process.task, return_exceptions=True)
