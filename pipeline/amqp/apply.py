@@ -18,7 +18,7 @@ from aio_pika.abc import AbstractConnection
 from pipeline.amqp.connection import open_connection
 from pipeline.amqp.declare import DECLARE_TIMEOUT, declare, own_channel, unbind
 from pipeline.amqp.management import Management
-from pipeline.amqp.partitions import delete_exchange, require_empty
+from pipeline.amqp.partitions import delete_exchange, require_switchable
 from pipeline.amqp.queue_length import true_lengths
 from pipeline.errors import ConfigurationError, ObjectMissing
 from pipeline.settings import Settings
@@ -117,7 +117,7 @@ async def _make(steps: Sequence[Step], management: Management, connection: Abstr
                 await unbind(channel, step.target)
             elif not isinstance(step.target, CatchUp):
                 if isinstance(step.target, Binding) and is_switch(step.target):
-                    await require_empty(step.target.destination, management, connection)
+                    await require_switchable(step.target, management, connection)
                 await declare(channel, step.target)
 
 

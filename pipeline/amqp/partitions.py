@@ -1,7 +1,7 @@
 """Generations of partitions on the broker. In: their names. Out: which there are, whether they are empty, one less.
 
 A generation that is switched on again must be empty: what an earlier time left in it is older than what the one between
-holds, and would come after it.
+holds, and would come after it. Of those before it only the last may hold something: no name tells which is older.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pipeline.amqp.management import Management
 from pipeline.errors import ConfigurationError, ObjectMissing, TopologyDrift
 from pipeline.settings import Settings
 from pipeline.topology.event_log import marker_of
-from pipeline.topology.model import Subscription
-from pipeline.topology.partitions import generation, is_past, owner_of, partition_queues
+from pipeline.topology.model import Binding, Subscription
+from pipeline.topology.partitions import generation, is_partition, is_past, partition_queues
 
 
 async def older_partitions(settings: Settings, subscription: Subscription) -> list[list[str]]:
@@ -31,20 +31,28 @@ async def older_partitions(settings: Settings, subscription: Subscription) -> li
             f"{subscription.name} is catching up, and can't be worked on in order before that has ended (queue {mark}"
             " is there until then); if nobody is at it, `pipeline topology apply` goes on with it"
         )
-    others = sorted(
-        name
-        for name in names
-        if name not in ours
-        and name[-1].isdecimal()
-        and owner_of(name, [subscription.name])
-        and not name.endswith(".dlq")
-    )
+    others = sorted(name for name in names if name not in ours and is_partition(name, subscription.name))
     groups = ([name for name in others if is_past(name)], [name for name in others if not is_past(name)])
     return [group for group in groups if group]
 
 
-async def require_empty(generation_name: str, management: Management, connection: AbstractConnection) -> None:
-    """Nothing may lie in a generation that is about to be switched on. Raises: ConfigurationError, BrokerError."""
+async def require_switchable(switch: Binding, management: Management, connection: AbstractConnection) -> None:
+    """Nothing may lie in a generation that is about to be switched on, nor in those before the one that is on.
+
+    Raises: ConfigurationError, BrokerError.
+    """
+    await _require_empty(switch.destination, management, connection)
+    owner = switch.source.removesuffix(".partitions")
+    bound = [each.destination for each in await management.bindings() if each.source == switch.source]
+    there = [state.queue.name for state in await management.queues()]
+    others = {name.rpartition(".")[0] for name in there if is_partition(name, owner) and not is_past(name)}
+    on = sorted(set(bound) - {switch.destination})
+    # Two that are on were left by an `apply` that was killed between the two; nothing tells which is the later one.
+    for each in sorted(others - {switch.destination} - set(on if len(on) == 1 else ())):
+        await _require_empty(each, management, connection)
+
+
+async def _require_empty(generation_name: str, management: Management, connection: AbstractConnection) -> None:
     for name in partition_queues(generation_name):
         try:
             async with own_channel(connection) as channel:
@@ -54,9 +62,9 @@ async def require_empty(generation_name: str, management: Management, connection
             continue
         if messages := max(held, found.message_count or 0):
             raise ConfigurationError(
-                f"{name} still holds {messages} message{'' if messages == 1 else 's'} of an earlier time, which would"
+                f"{name} still holds {messages} message{'' if messages == 1 else 's'} of an earlier time, which could"
                 " come after newer ones. Let the workers empty it and remove it (`pipeline topology apply --prune`)"
-                " first, or choose another number of partitions"
+                " first"
             )
 
 

@@ -44,6 +44,11 @@ def past_generation(subscription: Subscription) -> str:
     return _past_of(generation(subscription))
 
 
+def is_partition(queue: str, subscription: str) -> bool:
+    """Whether a queue is a partition of this subscription, of any generation."""
+    return _PARTITION.fullmatch(queue) is not None and owner_of(queue, [subscription]) == subscription
+
+
 def is_past(partition: str) -> bool:
     """Whether a partition holds what is older than all in the others of its subscription."""
     part = _PARTITION.fullmatch(partition)

@@ -93,6 +93,29 @@ async def test_going_back_is_refused_while_it_would_mix_old_and_new(vhost: TestV
     assert "still holds 1 message of an earlier time" in refused.err
 
 
+async def test_a_second_change_is_refused_before_the_first_has_come_through(vhost: TestVhost, tmp_path: Path) -> None:
+    # Given events in 3 partitions and newer ones in 5
+    stock = open_stock(vhost, tmp_path, partitions=3)
+    await stock.app.apply()
+    await stock.publish([("a", 1, "")])
+    stock.topology(partitions=5)
+    await stock.app.apply()
+    await stock.publish([("a", 2, "")])
+
+    # When 7 are to come, of whose workers nobody could tell which of the others are older
+    stock.topology(partitions=7)
+    refused = await stock.app.run("topology", "apply")
+
+    # Then that is refused, and workers go on as before
+    assert refused.code == 2
+    assert "stock.p3." in refused.err
+    assert "still holds 1 message of an earlier time" in refused.err
+    stock.topology(partitions=5)
+    async with stock.app.worker("--until-empty") as running:
+        assert await running.wait() == 0
+    assert stock.effects() == {"a": [1, 2]}
+
+
 def topology_of_file(folder: Path) -> Topology:
     """The topology as the file says it now."""
     return load_topology(folder / "topology.yaml").topology
