@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pipeline.amqp.dead_letter_hold import Hold
 from pipeline.amqp.dead_letter_queue import DeadLetterQueue, open_dead_letter_queue
 from pipeline.dead_letters.choosing import Choice
+from pipeline.dead_letters.ends import Ends
 from pipeline.dead_letters.fresh_copy import fresh_copy
 from pipeline.dead_letters.looking import dead_letter_queue
 from pipeline.dead_letters.progress import Report, Watcher, nobody
@@ -56,11 +57,12 @@ async def redrive(
         for name in work_queues(subscription):
             await queue.require(name)
         choice = Choice(subscription, selection, queue.count, watch)
-        mover = _Mover(queue, subscription, choice, _Pace(rate), dry_run)
-        to_look_at = queue.count
-        while to_look_at:
-            async with queue.hold() as hold:
-                to_look_at = await mover.work_through(hold, to_look_at)
+        async with Ends(settings, subscription) as ends:
+            mover = _Mover(queue, subscription, choice, _Pace(rate), ends, dry_run)
+            to_look_at = queue.count
+            while to_look_at:
+                async with queue.hold() as hold:
+                    to_look_at = await mover.work_through(hold, to_look_at)
         return choice.report(dry_run)
 
 
@@ -68,12 +70,19 @@ class _Mover:
     """Works through a held queue."""
 
     def __init__(
-        self, queue: DeadLetterQueue, subscription: Subscription, choice: Choice, pace: _Pace, dry_run: bool
+        self,
+        queue: DeadLetterQueue,
+        subscription: Subscription,
+        choice: Choice,
+        pace: _Pace,
+        ends: Ends,
+        dry_run: bool,
     ) -> None:
         self._queue = queue
         self._subscription = subscription
         self._choice = choice
         self._pace = pace
+        self._ends = ends
         self._dry_run = dry_run
 
     async def work_through(self, hold: Hold, most: int) -> int:
@@ -108,7 +117,9 @@ class _Mover:
         await self._pace.wait(len(part))
         now = utc_now()
         errors = await self._queue.copy([fresh_copy(delivery, self._subscription, now) for delivery in part])
-        hold.remove([delivery for index, delivery in enumerate(part) if index not in errors])
+        moved = [delivery for index, delivery in enumerate(part) if index not in errors]
+        hold.remove(moved)
+        await self._ends.redriven([delivery.readable.message_id for delivery in moved], now)
         self._choice.count(seen=len(part), chosen=len(part), done=len(part) - len(errors))
         if errors:
             raise self._explained(next(iter(errors.values())))

@@ -24,7 +24,7 @@ class At:
     """Where an event is for one subscription. `unknown`: its database does not answer."""
 
     subscription: str
-    state: Literal["waiting", "processed", "retrying", "dead", "unknown"]
+    state: Literal["waiting", "processed", "retrying", "dead", "discarded", "unknown"]
     attempt: int
     next_at: datetime | None
     reason: str

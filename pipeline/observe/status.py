@@ -2,14 +2,14 @@
 
 From the subscription's database: its inbox row says processed; else the note of its last failure says retrying or dead;
 else it waits: in its queue, in a worker's hands, or not published yet. What the database can't know is a dead letter
-that the broker itself made, of a message that killed its worker time and again. `deep` looks for it in the dead-letter
-queue, message by message, and so only while that is short.
+that the broker itself made, of a message that killed its worker time and again: it knows that of the last try. `deep`
+looks for it in the dead-letter queue, message by message, and so only while that is short.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Self, TypeAlias
 
@@ -17,9 +17,10 @@ from pipeline.amqp.dead_letter_queue import open_dead_letter_queue
 from pipeline.errors import BrokerError, StoreError
 from pipeline.observe.stores import Stores
 from pipeline.settings import Settings
+from pipeline.store.failures import WORKER_DIED
 from pipeline.topology.model import Subscription, Topology
 
-State: TypeAlias = Literal["waiting", "processed", "retrying", "dead", "unknown"]
+State: TypeAlias = Literal["waiting", "processed", "retrying", "dead", "discarded", "unknown"]
 
 SHORT = 1000  # dead letters that `deep` looks through at most
 PATIENCE = 5.0  # s for one subscription's database to answer
@@ -31,8 +32,9 @@ class SubscriptionStatus:
     """Where an event is for one subscription. Times are aware, UTC.
 
     `unknown`: the subscription's database does not answer, `error` says why. `attempt` is that of the last failure, 0
-    when there is none to tell of; `next_at` is of a retry, `reason` of a dead letter (exhausted, rejected, …); `at` is
-    when it was processed or failed.
+    when there is none to tell of; `next_at` is of a retry; `reason` of a dead letter (exhausted, rejected, …), also of
+    one that `pipeline dlq discard` removed (`discarded`), and `worker_died` while such a message is handled again; `at`
+    is when it was processed, failed or was discarded.
     """
 
     subscription: str
@@ -87,12 +89,13 @@ class EventStatuses:
             return SubscriptionStatus(name, "unknown", error=f"its database did not answer within {PATIENCE:g} s")
         except StoreError as error:
             return SubscriptionStatus(name, "unknown", error=str(error))
-        if deep and found.state == "waiting" and subscription.dead_letter:
+        suspected = found.state == "retrying" and found.reason == WORKER_DIED
+        if deep and (found.state == "waiting" or suspected) and subscription.dead_letter:
             try:
                 if await self._is_dead_letter(subscription, event_id):
                     return SubscriptionStatus(name, "dead", reason=DELIVERY_LIMIT, error="it killed its worker")
             except BrokerError as error:
-                return SubscriptionStatus(name, "waiting", error=f"its dead-letter queue was not looked into: {error}")
+                return replace(found, error=f"its dead-letter queue was not looked into: {error}")
         return found
 
     async def _in_database(self, subscription: str, event_id: str) -> SubscriptionStatus:

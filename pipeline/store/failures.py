@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, delete, select
 
 from pipeline.store.database import Database, faults_of
 from pipeline.store.rows import RowsStatement, Values, rows_statement
@@ -18,22 +18,26 @@ from pipeline.store.tables import FAILURE
 from pipeline.store.times import as_text, as_time
 from pipeline.store.transaction import unstorable
 
-FailureState: TypeAlias = Literal["retrying", "dead"]
+FailureState: TypeAlias = Literal["retrying", "dead", "discarded"]
 
 LONGEST_ID = 500  # characters; a longer one may not fit into an index, and would cost its neighbours their notes
 LONGEST_TEXT = 2000  # characters of an error
+WORKER_DIED = "worker_died"  # the reason of a note on an event that is handled again, with care
 
 
 @dataclass(frozen=True, slots=True)
 class FailureNote:
-    """How attempt number `attempt` (from 1) of one event failed, and what follows. Times are aware, UTC."""
+    """How attempt number `attempt` (from 1) of one event failed, and what follows. Times are aware, UTC.
+
+    `at` is when it failed, or was discarded.
+    """
 
     event_id: str
     event_type: str
     state: FailureState
     attempt: int
     next_at: datetime | None  # when it is tried again; None when dead
-    reason: str  # why it is dead: exhausted, rejected, undecodable, …; "" while it is retried
+    reason: str  # why it is dead: exhausted, rejected, undecodable, …; while it is retried "" or WORKER_DIED
     error: str
     at: datetime
 
@@ -49,6 +53,17 @@ def upsert_failures(database: Database) -> RowsStatement:
     insert = insert.on_conflict_do_update(
         index_elements=[FAILURE.c.subscription, FAILURE.c.event_id],
         set_=changes,
+        where=FAILURE.c.at <= insert.excluded["at"],
+    )
+    return rows_statement(FAILURE, insert, FAILURE.columns.keys())
+
+
+def upsert_discarded(database: Database) -> RowsStatement:
+    """The statement that says of dead letters that they were removed; what is known of how they failed stays."""
+    insert = database.insert(FAILURE)
+    insert = insert.on_conflict_do_update(
+        index_elements=[FAILURE.c.subscription, FAILURE.c.event_id],
+        set_={name: insert.excluded[name] for name in ("state", "next_at", "at")},
         where=FAILURE.c.at <= insert.excluded["at"],
     )
     return rows_statement(FAILURE, insert, FAILURE.columns.keys())
@@ -76,6 +91,16 @@ def forget_failures(connection: Connection, database: Database, subscription: st
     """Delete the notes of these events."""
     with faults_of(database), connection.begin():
         database.forget(connection, FAILURE, subscription, event_ids)
+
+
+def forget_dead(
+    connection: Connection, database: Database, subscription: str, event_ids: Sequence[str], before: datetime
+) -> None:
+    """Delete those of these events' notes that say, from before that moment, that they are dead or discarded."""
+    ours = (FAILURE.c.subscription == subscription, FAILURE.c.event_id.in_(list(event_ids)))
+    ended = (FAILURE.c.state != "retrying", FAILURE.c.at <= as_text(before))
+    with faults_of(database), connection.begin():
+        connection.execute(delete(FAILURE).where(*ours, *ended))
 
 
 def select_failures(subscription: str, event_ids: Iterable[str]) -> Select[Any]:

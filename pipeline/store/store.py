@@ -29,9 +29,11 @@ from pipeline.store.consumers import (
 from pipeline.store.database import Database, faults_of, read
 from pipeline.store.failures import (
     FailureNote,
+    forget_dead,
     forget_failures,
     note_of,
     select_failures,
+    upsert_discarded,
     upsert_failures,
     write_failures,
 )
@@ -137,6 +139,20 @@ class Store:
         if ids:
             database, ours = self._database, self._subscription
             await database.write(lambda connection: forget_failures(connection, database, ours, ids))
+
+    async def note_discarded(self, notes: Sequence[FailureNote]) -> None:
+        """These dead letters were removed: keep that, and what is known of how they failed."""
+        if notes:
+            database, statement, ours = self._database, upsert_discarded(self._database), self._subscription
+            await database.write(lambda connection: write_failures(connection, database, statement, ours, notes))
+
+    async def forget_dead(self, event_ids: Sequence[str], before: datetime) -> None:
+        """These dead letters are on their way again: what was noted of their end before that moment is no longer so."""
+        odd = unstorable(event_ids)
+        ids = [event_id for event_id in event_ids if event_id not in odd]
+        if ids:
+            database, ours = self._database, self._subscription
+            await database.write(lambda connection: forget_dead(connection, database, ours, ids, before))
 
     async def processed(self, event_id: str) -> datetime | None:
         """When this event was committed, aware, UTC; None when it is not."""

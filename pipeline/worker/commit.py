@@ -25,7 +25,7 @@ class Committed:
     ack: list[Delivery] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
-    failed_before: list[str] = field(default_factory=list)  # ids of events that took more than one attempt
+    failed_before: list[str] = field(default_factory=list)  # ids of events that took more than one attempt, or delivery
     results: dict[str, bytes] = field(default_factory=dict)  # of what is committed now, when they are asked for
 
 
@@ -44,7 +44,7 @@ async def commit(store: Store, subscription: str, batch: Sequence[Handled], keep
             ended.failed.append(failed)
             continue
         ended.ack.append(work.delivery)
-        if work.attempt > 1:
+        if work.attempt > 1 or work.delivery.redelivered:
             ended.failed_before.append(work.event.id)
         if event_id in fresh:
             fresh.discard(event_id)  # the same id again in this batch is a duplicate: its effects were dropped

@@ -15,9 +15,10 @@ from pipeline.errors import StoreUnavailable
 from pipeline.event import utc_now
 from pipeline.log import get_logger
 from pipeline.retry import GiveUp, RetryLater
-from pipeline.store.failures import FailureNote
+from pipeline.store.failures import WORKER_DIED, FailureNote
 from pipeline.store.store import Store
 from pipeline.worker.settle import Settlement
+from pipeline.worker.work import Work
 
 log = get_logger("notes")
 
@@ -57,6 +58,20 @@ class FailureNotes:
             if len(self._done) < WAITING:
                 self._done[event_id] = None
         self._wake.set()
+
+    async def suspected(self, work: Work, limit: int) -> None:
+        """Workers died with this in hand, and it is about to be handled: written first, for this one may die as well.
+
+        `limit` is the queue's delivery limit. A database that does not take the note keeps nobody from handling.
+        """
+        nth = work.delivery.delivery_count + 1
+        words = f"a worker died or lost its connection while holding it; now it is handled alone, {nth} of {limit + 1}"
+        event, now = work.event, utc_now()
+        note = FailureNote(event.id, event.type, "retrying", work.attempt, None, WORKER_DIED, words, now)
+        try:
+            await self._try(self._store.note_failures([note]))
+        except StoreUnavailable as error:
+            log.debug("a suspect is not noted", subscription=self._subscription, error=str(error))
 
     async def run(self) -> None:
         """Write what is noted, until `end`."""

@@ -34,7 +34,7 @@ from pipeline.worker.outgoing import OutgoingRelay
 from pipeline.worker.presence import Presence
 from pipeline.worker.report import Tally, report
 from pipeline.worker.settle import another_round, publish_copies, settle_failure
-from pipeline.worker.suspects import Suspects
+from pipeline.worker.suspects import Suspects, is_suspect
 from pipeline.worker.work import Failed, Handled, Work
 
 log = get_logger("worker")
@@ -186,6 +186,8 @@ class SubscriptionWorker:
             works = [work for work in works if work.key not in seen]
             self.tally.duplicates += len(duplicates)
             self._settled(duplicates)
+        if len(works) == 1 and is_suspect(works[0].delivery):  # which come one at a time
+            await self._notes.suspected(works[0], self.subscription.delivery_limit)
         self._handling.add(works)
 
     def _ended(self, done: Handled | Failed) -> None:

@@ -48,14 +48,14 @@ class Suspects:
                 if batch and not any(each.delivery_count for each in batch):
                     await self._consumer.resume(self._full)
                 return batch
-            if not any(_suspect(each) for each in batch):
+            if not any(is_suspect(each) for each in batch):
                 return batch
             # From here on a restored consumer is a careful one, too.
             self._consumer.prefetch = 1
             batch += await self._consumer.pause()
-            self._held = [each for each in batch if _suspect(each)]
+            self._held = [each for each in batch if is_suspect(each)]
             log.warning("messages were in hand of dead workers: taking them one at a time", n=len(self._held))
-            others = [each for each in batch if not _suspect(each)]
+            others = [each for each in batch if not is_suspect(each)]
             if others:
                 return others
 
@@ -69,5 +69,6 @@ class Suspects:
         await self._consumer.resume(1)
 
 
-def _suspect(delivery: Delivery) -> bool:
+def is_suspect(delivery: Delivery) -> bool:
+    """Whether it was in hand of workers that died, more than once."""
     return delivery.redelivered and delivery.delivery_count >= SUSPECT_AT_FULL_SPEED

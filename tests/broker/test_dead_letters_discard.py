@@ -7,12 +7,15 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.dead_letters import Selection, discard, peek
 from pipeline.errors import ConfigurationError
+from pipeline.store import Store
+from pipeline.store.failures import FailureNote
 from tests.support.broker import TestVhost
 from tests.support.dead_letters import COMMAND, PAYMENTS, Bench, bench, event_ids, letter, letters
 
@@ -67,6 +70,59 @@ async def test_a_letter_that_came_after_the_question_stays(given: Bench) -> None
     await discard(given.settings, PAYMENTS, Selection(fingerprints=frozenset(each.fingerprint for each in asked_about)))
 
     assert await given.ids("payments.dlq") == event_ids([40])
+
+
+async def test_what_goes_is_noted_unless_another_letter_of_the_event_stays(given: Bench) -> None:
+    # given an event with two letters, and one whose note tells how it failed
+    await given.put(letter(3, error="KeyError"))
+    store = await Store.open(given.settings.database_of("payments"), "payments")
+    at = datetime.now(UTC) - timedelta(hours=1)
+    await store.note_failures([FailureNote("order-00004", "order.created", "dead", 3, None, "exhausted", "why", at)])
+
+    # when one of the two is removed, and two others
+    chosen = [each for each in await peek(given.settings, PAYMENTS) if each.id in event_ids([3, 4, 5])]
+    prints = frozenset(each.fingerprint for each in chosen if each.error != "KeyError")
+    assert len(prints) == 3
+    await discard(given.settings, PAYMENTS, Selection(fingerprints=prints))
+
+    # then of these two it is known that they are gone, and how they had failed, as far as it was
+    notes = await store.failures(event_ids([3, 4, 5]))
+    assert [(note.event_id, note.state, note.attempt, note.reason, note.error) for note in notes.values()] == [
+        ("order-00004", "discarded", 3, "exhausted", "why"),
+        ("order-00005", "discarded", 3, "exhausted", ""),
+    ]
+    assert all(note.at > at for note in notes.values())
+
+    # and what was on its way again since is not called dead by an older note
+    await store.forget_dead(event_ids([4]), at)
+    assert set(await store.failures(event_ids([4, 5]))) == set(event_ids([4, 5]))
+    await store.forget_dead(event_ids([4]), datetime.now(UTC) + timedelta(seconds=1))
+    assert set(await store.failures(event_ids([4, 5]))) == set(event_ids([5]))
+    await store.close()
+
+
+async def test_a_database_that_can_not_be_used_keeps_nobody_from_it(given: Bench, tmp_path: Path) -> None:
+    # given a database that is none, and later none at all
+    _make_file(tmp_path / "data", "payments.db", "this is no database" * 100)
+
+    code, _, err = await given.command("discard", "payments", "--id", "order-00001", "--yes")
+    assert (code, "events will still be shown as dead" in err) == (0, True), err
+    _remove_files(tmp_path / "data")
+    await discard(given.settings, PAYMENTS, Selection(ids=frozenset(event_ids([2]))))
+
+    # then the letters are gone all the same, and none was made
+    assert await given.count("payments.dlq") == 38
+    assert _names(tmp_path / "data") == []
+
+
+def _make_file(folder: Path, name: str, text: str) -> None:
+    folder.mkdir()
+    (folder / name).write_text(text)
+
+
+def _remove_files(folder: Path) -> None:
+    for each in folder.iterdir():
+        each.unlink()
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, range(41)), ("y", 0, [40])])

@@ -37,6 +37,8 @@ subscriptions:
     retry: {attempts: 2, delays: [1h]}
 """
 HANDLERS = """\
+import os, signal
+from pathlib import Path
 from pipeline import Context, Event, Reject, Worker
 
 payments, shipping = Worker("payments"), Worker("shipping")
@@ -45,8 +47,10 @@ payments, shipping = Worker("payments"), Worker("shipping")
 async def pay(event: Event[str], context: Context) -> dict:
     if event.data == "slow" and context.attempt == 1:
         raise ValueError("not at once")
-    if event.data == "never":
+    if event.data == "never" and not Path("mended").exists():
         raise ValueError("never")
+    if event.data == "killer":
+        os.kill(os.getpid(), signal.SIGKILL)
     return {"paid": event.id}
 
 @shipping.handle("order.created")
@@ -161,6 +165,83 @@ async def test_a_message_that_killed_its_worker_is_found_in_the_dead_letter_queu
         await broker.put("payments.dlq", *[b"{}"] * 1000)
         await broker.until_count("payments.dlq", 1002)
     assert (await statuses.of("killer", "order.created", deep=True))[0].state == "waiting"
+    await statuses.close()
+
+
+async def test_of_a_message_that_kills_its_worker_the_last_try_is_known(app: Application) -> None:
+    # given two messages that were taken and given back so often that they have one try left; one kills its worker
+    statuses = open_statuses(app)
+    await publish(app, "killer", "unlucky")
+    async with rabbit(app.vhost) as broker:
+        queue = await broker.channel.get_queue("payments", ensure=False)
+        for _ in range(3):
+            taken = [await queue.get(), await queue.get()]
+            for message in taken:
+                await message.reject(requeue=True)
+    await publish(app, "good")
+
+    # when the broker has made the first a dead letter, and the others are processed
+    async with app.worker("payments") as running, rabbit(app.vhost) as broker:
+        await broker.until_count("payments.dlq", 1)
+        for each in ("unlucky", "good"):
+            await until_states(statuses, each, "processed", "waiting")
+
+        # then it tells what was found out before its last try, and a look into the queue tells that this was it
+        killer, _ = await statuses.of("killer", "order.created")
+        assert (killer.state, killer.reason, killer.attempt) == ("retrying", "worker_died", 1)
+        assert killer.error.endswith("while holding it; now it is handled alone, 4 of 4")
+        killer, _ = await statuses.of("killer", "order.created", deep=True)
+        assert (killer.state, killer.reason) == ("dead", "delivery_limit")
+
+        # and nothing is kept of the one that was taken for such a message
+        async def forgotten() -> bool:
+            return app.rows("payments", "SELECT event_id FROM pipeline_failure") == [("killer",)]
+
+        await until(forgotten, "the note of `unlucky` to go")
+        assert await running.drain() == 0
+    await statuses.close()
+
+
+async def test_what_people_do_to_a_dead_letter_is_told(app: Application) -> None:
+    # given an event that is dead for both
+    statuses = open_statuses(app)
+    async with app.worker("payments", "shipping") as running:
+        await publish(app, "never")
+        dead, _ = await until_states(statuses, "never", "dead", "dead")
+        assert await running.drain() == 0
+
+    # when one discards it, then it says so, and when, and why it had died
+    await app.good("dlq", "discard", "shipping", "--all", "--yes")
+    _, gone = await until_states(statuses, "never", "dead", "discarded")
+    assert (gone.attempt, gone.reason, gone.error) == (1, "rejected", "pipeline.retry.Reject: stolen")
+    assert gone.at is not None
+    assert dead.at is not None
+    assert dead.at < gone.at < datetime.now(UTC)
+
+    # when the other sends it back, then it waits, is tried again, and is processed
+    app.write("mended", "")
+    await app.good("dlq", "redrive", "payments", "--all")
+    await until_states(statuses, "never", "waiting", "discarded")
+    async with app.worker("payments") as running:
+        await until_states(statuses, "never", "processed", "discarded")
+        assert await running.drain() == 0
+    await statuses.close()
+
+
+async def test_a_letter_that_was_sent_back_in_vain_is_dead_again(app: Application) -> None:
+    statuses = open_statuses(app)
+    async with app.worker("payments", "shipping") as running:
+        await publish(app, "never")
+        first, _ = await until_states(statuses, "never", "dead", "dead")
+        # when it is sent back while a worker is there, which fails it at once
+        await app.good("dlq", "redrive", "payments", "--all")
+
+        async def dead_again() -> bool:
+            now = (await statuses.of("never", "order.created"))[0]
+            return now.state == "dead" and now.at != first.at
+
+        await until(dead_again, "its second end to be told")
+        assert await running.drain() == 0
     await statuses.close()
 
 
