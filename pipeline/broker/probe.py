@@ -9,6 +9,7 @@ import base64
 import json
 import socket
 import ssl
+import urllib.error
 import urllib.request
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -64,7 +65,10 @@ def _overview(management_url: str, timeout: float) -> dict[str, object] | None:
     try:
         with opener.open(request, timeout=timeout) as response:
             body = json.load(response)
-    except (OSError, ValueError):  # URLError and HTTPError are OSErrors
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        return None
+    except (OSError, ValueError):  # URLError is an OSError
         return None
     return body if isinstance(body, dict) else None
 

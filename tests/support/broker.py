@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import pytest
@@ -41,6 +43,12 @@ class TestVhost:
     name: str
     amqp_url: str
     management_url: str
+
+
+class HasFolder(Protocol):
+    """A node, by itself or of a cluster."""
+
+    folder: Path
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +115,7 @@ def new_vhost(broker_node: Address) -> Iterator[TestVhost]:
         manage(broker_node.management_url, "DELETE", f"/api/vhosts/{name}")
 
 
-def wait_until_registered(node: Node, vhost: str, queues: Iterable[str], deadline: float = 60) -> None:
+def wait_until_registered(node: HasFolder, vhost: str, queues: Iterable[str], deadline: float = 60) -> None:
     """Wait until the node may be killed without forgetting these quorum queues.
 
     RabbitMQ writes a new queue's name into its register (`names.dets`) only once a second. Killed before that, it
@@ -137,6 +145,10 @@ def manage(management_url: str, method: str, path: str, body: object = None) -> 
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(bare, data=data, method=method, headers=headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-        text = response.read()
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            text = response.read()
+    except HTTPError as error:
+        error.close()  # or it complains, from Python 3.14 on, when it is forgotten
+        raise
     return json.loads(text) if text else None
