@@ -20,16 +20,23 @@ Scope = Annotated[
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is, for people.")],
     scope: Scope = None,
+    everything: Annotated[bool, typer.Option("--all", help="It may publish and read everything.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it, once: only its hash is kept. Without --scope it may publish and read everything."""
+    """Make a key and print it, once: only its hash is kept. What it may do has to be said: --scope, or --all."""
     from pipeline.cli.common import extra_needed, run_async
+    from pipeline.errors import ConfigurationError
+
+    if everything == bool(scope):
+        raise ConfigurationError(
+            "say what the key may do: --scope publish:order.* and the like, or --all for everything; one of both"
+        )
 
     with extra_needed("gateway"):
         from pipeline.gateway.api_keys import new_key
         from pipeline.gateway.scopes import EVERYTHING
 
-    stored, key = new_key(name, scope or list(EVERYTHING))
+    stored, key = new_key(name, list(EVERYTHING if everything else scope or ()))
     run_async(_with_store(lambda store: store.add_key(stored)))
     if as_json:
         typer.echo(_json.dumps({**_shown(stored), "key": key}))

@@ -43,7 +43,7 @@ class Application:
         return Step(
             self.place,
             "keys-create",
-            (*PIPELINE, "keys", "create", "make-up"),
+            (*PIPELINE, "keys", "create", "make-up", "--all"),
             self.environment,
             PROJECT,
             keep=lambda printed: _keep_key(self.place, printed.decode()),
