@@ -165,7 +165,8 @@ class _Run:
                 except PipelineError as error:
                     self._failed(target, error)
                 except KeyboardInterrupt:
-                    typer.echo(f"interrupted: {_rows(self.removed)} removed, the others are as they were", err=True)
+                    done = f"at least {_rows(self.removed)}"  # the slice that was under way goes to its end
+                    typer.echo(f"interrupted: {done} removed; start it again for the rest", err=True)
                     raise typer.Exit(130) from None
 
     def show(self) -> None:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from pipeline.gateway.attributes import LONGEST_ID
 from pipeline.gateway.parts import Parts, path_part
 from pipeline.gateway.problems import refused
-from pipeline.observe.status import SubscriptionStatus
+from pipeline.observe.status import State, SubscriptionStatus
 
 NO_STORE = {"cache-control": "no-store"}  # X-API-Key is nothing that a shared cache would look at
 STALE = '110 - "Response is Stale"'
@@ -24,7 +24,7 @@ class At:
     """Where an event is for one subscription. `unknown`: its database does not answer."""
 
     subscription: str
-    state: Literal["waiting", "processed", "retrying", "dead", "discarded", "unknown"]
+    state: State
     attempt: int
     next_at: datetime | None
     reason: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sqlite3
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from pipeline.store.producer import ProducerStore
 from pipeline.store.times import as_text
 from tests.store.conftest import effects
 from tests.store.events import event
+from tests.support.topologies import until
 
 LONG_AGO = as_text(utc_now() - timedelta(days=60))
 TOPOLOGY = """\
@@ -169,6 +171,50 @@ async def test_a_database_that_can_not_be_used_hides_no_other(desk: Desk) -> Non
     assert f"{desk.folder}/payments.db: error: " in err
     assert out.splitlines()[-1] == "2 rows removed"
     assert desk.left() == [ALL[0], ["young"], ["waiting"]]
+
+
+SLOW = """\
+CREATE TRIGGER slow AFTER DELETE ON pipeline_inbox BEGIN
+  SELECT count(*) FROM (WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) SELECT n FROM n);
+END
+"""
+MANY = """\
+WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
+INSERT INTO pipeline_inbox SELECT 'payments', 'many' || n, 't', '2026-01-01T00:00:00.000Z' FROM n
+"""
+
+
+async def test_interrupted_it_says_so_and_is_done_with_another_time(desk: Desk) -> None:
+    # given a removal that takes its time, interrupted when the first rows are gone
+    desk.run_sql("payments", MANY)
+    desk.run_sql("payments", SLOW)
+
+    async def count() -> int:
+        return int(desk.run_sql("payments", "SELECT count(*) FROM pipeline_inbox")[0])
+
+    async def some_gone() -> bool:
+        return await count() < 20_002
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pipeline", "db", "prune", "--older-than", "50d", "--yes"),
+        env={**desk.environ, "PIPELINE_DATABASE_URL": f"sqlite+aiosqlite:///{desk.folder}/{{subscription}}.db"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await until(some_gone, "the first rows to go")
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+
+    # then it ends, having said how far it came
+    assert (process.returncode, "removed; start it again for the rest" in err.decode()) == (130, True), err.decode()
+    assert "Traceback" not in err.decode()
+    assert 1 < await count() < 20_002
+
+    # and the next one does the rest
+    desk.run_sql("payments", "DROP TRIGGER slow")
+    code, _, said = await desk.prune("--older-than", "50d", "--yes")
+    assert code == 0, said
+    assert desk.left() == [["young"], ["young"], ["waiting"]]
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
