@@ -15,6 +15,7 @@ from sqlalchemy import Column, ColumnElement, Table, and_, exists, not_
 
 from pipeline.errors import ConfigurationError
 from pipeline.event import utc_now
+from pipeline.store.ordered.lines import MARKER_TYPE
 from pipeline.store.ordered.store import REMEMBERED
 from pipeline.store.producer_tables import EVENT
 from pipeline.store.revisions import PRODUCER, WORKER, Family
@@ -81,7 +82,14 @@ RULES = (
         FAILURE.c.event_id,
         lambda before: and_(FAILURE.c.at < as_text(before), _done(FAILURE)),
     ),
-    Rule("inbox", WORKER, INBOX, INBOX.c.event_id, lambda before: INBOX.c.processed_at < as_text(before)),
+    Rule(
+        "inbox",
+        WORKER,
+        INBOX,
+        INBOX.c.event_id,
+        # A worker waits until the markers of all partitions are there.
+        lambda before: and_(INBOX.c.processed_at < as_text(before), INBOX.c.event_type != MARKER_TYPE),
+    ),
     Rule(RESULTS, WORKER, RESULT, RESULT.c.event_id, lambda before: RESULT.c.created_at < as_text(before)),
     Rule("order", WORKER, LINE, LINE.c.event_id, _buried),
     Rule("consumers", WORKER, SUBSCRIPTION, SUBSCRIPTION.c.consumer, lambda before: not_(_known(before))),

@@ -14,11 +14,11 @@ from sqlalchemy.engine import make_url
 
 from pipeline.errors import ConfigurationError
 from pipeline.event import utc_now
-from pipeline.store import Outgoing, Store
+from pipeline.store import Effects, Outgoing, Store
 from pipeline.store.consumers import ConsumerRow
 from pipeline.store.failures import FailureNote
 from pipeline.store.migrating import Target
-from pipeline.store.ordered.lines import Entry, LineRow
+from pipeline.store.ordered.lines import MARKER_TYPE, Entry, LineRow
 from pipeline.store.producer import ProducerStore
 from pipeline.store.pruning import BY_INDEX, SLICE, Old, counted, deletion, end_of_slice, look, remove
 from pipeline.store.retention import RULES, USUAL, WHAT, check_age, what_of
@@ -145,7 +145,10 @@ async def test_what_holds_up_a_key_and_what_may_come_again_stays(place: Place, s
     place.look(f"UPDATE pipeline_line SET at = '{as_text(LONG_AGO)}'")  # noqa: S608 - our own
     assert await pruned(place, "order") == {"pipeline_line": 1}
     assert ids(place, "pipeline_line") == ["behind", "first", "retrying"]
-    # and who may commit is still known
+    # and a marker, whose fellows a worker may wait for, and who may commit is still known
+    await store.commit([Effects("marker-1", MARKER_TYPE)])
+    place.look(f"UPDATE pipeline_inbox SET processed_at = '{as_text(LONG_AGO)}'")  # noqa: S608 - our own
+    assert await pruned(place) == {}
     assert await ordered.take("q", "other") == epoch + 1
 
 

@@ -11,6 +11,8 @@ from pipeline.store.writes import Effects
 
 LineState: TypeAlias = Literal["retrying", "dead", "parked"]
 
+MARKER_TYPE = "pipeline.marker"  # in the inbox, the type of what says that a partition of before is empty
+
 
 @dataclass(frozen=True, slots=True)
 class LineRow:

@@ -19,7 +19,7 @@ from pipeline.event import utc_now
 from pipeline.log import get_logger
 from pipeline.message import Delivery
 from pipeline.retry import GiveUp, RetryLater, decide, failure_of
-from pipeline.store.ordered.lines import Entry, LineRow
+from pipeline.store.ordered.lines import MARKER_TYPE, Entry, LineRow
 from pipeline.store.writes import Effects
 from pipeline.topology.model import Subscription
 from pipeline.worker.ordered.life import Life
@@ -29,8 +29,6 @@ from pipeline.worker.ordered.suspects import GROUP, is_suspect
 from pipeline.worker.work import Failed, Handled, Work
 
 log = get_logger("ordered")
-
-MARKER_TYPE = "pipeline.marker"  # its type in the inbox
 
 
 class Flow:
