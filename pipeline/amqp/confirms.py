@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from aiormq.abc import AbstractChannel
+
 from pipeline.amqp.frames import content_frames, properties_limit, publish_method, split_route
 from pipeline.amqp.lane import Lane
 from pipeline.errors import BrokerError, Nacked, ProtocolViolation, PublishError, PublishInterrupted, Unroutable
@@ -17,6 +19,9 @@ from pipeline.message import Message
 from pipeline.properties import decode_properties
 
 ROUTES_KEPT = 4096  # encoded basic.publish frames remembered by (exchange, routing key)
+# Seconds a channel is kept though the broker nacks on it. RabbitMQ 3.10.8 was seen to nack for good on a channel that
+# had published to a stream when the stream's leader was lost, while the stream was well; a new channel works.
+REFUSING = 1.0
 
 
 class Receipt:
@@ -59,17 +64,23 @@ class ConfirmChannel:
         self._lowest = 1  # every tag below it has ended
         self._waiting: dict[int, tuple[Receipt, int]] = {}
         self._last_returned = 0
+        self._heard = 0.0  # when the broker last confirmed something, or something began to wait for it
         self._pieces: list[bytes] = []
         self._routes: dict[tuple[str, str], bytes] = {}
         self._room: asyncio.Event = asyncio.Event()
         self.closed: BrokerError | None = None
+        self._opened = self._loop.time()
+        self._refused = False  # the broker's last word here
+        self._retired = False
+        self._own: AbstractChannel | None = None
+        self._closing: asyncio.Future[None] | None = None
 
     @classmethod
     async def open(cls, lane: Lane) -> ConfirmChannel:
         """Open a confirming channel on `lane`. Raises: BrokerError."""
         self = cls(lane)
         channel = await lane.channel(self, confirms=True)
-        self._number = channel.number
+        self._own, self._number = channel, channel.number
         channel.closing.add_done_callback(self._channel_closed)
         lane.lost.add_done_callback(self._lane_lost)
         if lane.is_lost:
@@ -80,6 +91,26 @@ class ConfirmChannel:
     def outstanding(self) -> int:
         """Messages sent whose confirm has not come."""
         return len(self._waiting)
+
+    @property
+    def silence(self) -> float:
+        """Seconds that messages have waited without the broker confirming any; 0 when none waits."""
+        return self._loop.time() - self._heard if self._waiting else 0.0
+
+    @property
+    def refuses(self) -> bool:
+        """The broker's last word was a nack, and not of the first moment. Another channel may do better."""
+        return self._refused and self._loop.time() - self._opened > REFUSING
+
+    def retire(self) -> None:
+        """Nothing more is published here: it is closed once what was has ended."""
+        self._retired = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self._waiting and self._own is not None:
+            own, self._own = self._own, None
+            self._closing = asyncio.ensure_future(self.lane.close_channel(own))
 
     def publish(self, messages: Sequence[Message]) -> Receipt:
         """Queue `messages` for the next write; all callers of one turn of the event loop share that write.
@@ -93,6 +124,8 @@ class ConfirmChannel:
         receipt = Receipt(messages, self._loop.create_future())
         if not self._pieces and messages:
             self._loop.call_soon(self._flush)
+        if not self._waiting:
+            self._heard = self._loop.time()
         pieces, waiting, tag = self._pieces, self._waiting, self._next_tag
         number, frame_max, routes = self._number, self.lane.frame_max, self._routes
         limit = properties_limit(frame_max)
@@ -133,6 +166,8 @@ class ConfirmChannel:
     # --- from the broker ---------------------------------------------------------------------------------------
 
     def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:
+        self._heard = self._loop.time()
+        self._refused = not ack
         first = self._lowest if multiple else tag
         pop = self._waiting.pop
         for each in range(first, min(tag, self._next_tag - 1) + 1):
@@ -142,6 +177,8 @@ class ConfirmChannel:
                 receipt.settle(index, None if ack else _nacked(receipt.messages[index]))
         if multiple or tag == self._lowest:
             self._lowest = max(self._lowest, tag + 1)
+        if self._retired:
+            self._close_if_done()
 
     def returned(self, code: int, text: str, route: bytes, properties: bytes, body: bytes) -> None:
         names = split_route(route)

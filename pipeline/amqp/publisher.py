@@ -22,14 +22,20 @@ from pipeline.codec import Codec
 from pipeline.codec.delay import LADDER, due_time, set_out
 from pipeline.errors import BrokerError, PublishError, PublishInterrupted, PublishTimeout
 from pipeline.event import AnyEvent, Event, new_id, utc_now
+from pipeline.log import get_logger
 from pipeline.message import Message
 from pipeline.settings import Settings, load_settings
 from pipeline.topology.load import load_topology
 from pipeline.topology.model import Topology
 
+log = get_logger("publisher")
+
 WINDOW = 4096  # messages sent and not confirmed, per process; beyond it publishing waits
 CHUNK = 512  # messages a write at most, and
 CHUNK_BYTES = 1024 * 1024  # bytes a write, about
+# Seconds without any confirm, after which a connection whose messages time out is given up. RabbitMQ 3.10.8 was seen to
+# leave a channel in flow control for good when the stream it published to changed its leader; a new one works.
+SILENT = 5.0
 
 
 class PartlyPublished(PublishError):
@@ -145,8 +151,16 @@ class Publisher:
                 for receipt in receipts:
                     await receipt.done
         except TimeoutError:
-            pass
+            self._give_up_if_silent()
         return _errors(messages, receipts, cause, seconds)
+
+    def _give_up_if_silent(self) -> None:
+        channel = self._channel
+        if channel is None or channel.closed is not None or not channel.lane.unblocked.is_set():
+            return  # there is none, or the broker has said why it takes nothing
+        if channel.silence >= SILENT:
+            log.warning("nothing is confirmed any more, connecting anew", seconds=round(channel.silence, 1))
+            channel.lane.abort()
 
     async def _send_all(self, messages: Sequence[Message], receipts: list[Receipt]) -> None:
         remaining = iter(messages)
@@ -169,16 +183,20 @@ class Publisher:
 
     async def _ready_patiently(self) -> tuple[ConfirmChannel, Lane]:
         channel = self._channel
-        if channel is not None and channel.closed is None:
+        if channel is not None and channel.closed is None and not channel.refuses:
             return channel, channel.lane
         lane = await self._session.lane_patiently()
         return await self._open_channel(lane), lane
 
     async def _open_channel(self, lane: Lane) -> ConfirmChannel:
         async with self._opening:
-            if self._channel is None or self._channel.closed is not None:
-                self._channel = await ConfirmChannel.open(lane)
-            return self._channel
+            before = self._channel
+            if before is not None and before.closed is None and not before.refuses:
+                return before
+            self._channel = channel = await ConfirmChannel.open(lane)
+            if before is not None:
+                before.retire()
+            return channel
 
 
 def _chunk(messages: Iterable[Message]) -> list[Message]:
