@@ -142,6 +142,12 @@ def test_nothing_starts_before_what_it_needs() -> None:
     assert all(SERVICES["topology"]["depends_on"][peer]["required"] is False for peer in peers)
 
 
+def test_every_node_spreads_the_leaders_of_queues() -> None:
+    assert COMPOSE["configs"]["leaders"]["content"].strip() == "queue_leader_locator = balanced"
+    for node in ("rabbitmq", "rabbitmq-2", "rabbitmq-3"):
+        assert "leaders" in {each["source"] for each in SERVICES[node]["configs"]}
+
+
 def test_haproxy_is_given_every_variable_its_configuration_asks_for() -> None:
     # given the one configuration that compose and `make up` share
     asked = set(re.findall(r"\$\{([A-Z0-9_]+)\}", (PROJECT / "deploy/haproxy/haproxy.cfg").read_text()))
