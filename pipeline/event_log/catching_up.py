@@ -104,7 +104,7 @@ class _Work:
     ) -> None:
         self._settings = settings
         self._subscription = topology.subscriptions[asked.name]
-        self._into = past_generation(self._subscription) if self._subscription.order_by else ""
+        self._ordered = bool(self._subscription.order_by)
         self._takes = takes(topology, asked.name)
         self._asked = asked
         self._sender = sender
@@ -138,10 +138,10 @@ class _Work:
     async def _send(self, entries: list[Entry], progress: Progress) -> None:
         step, limit = self._sender.step, self._sender.limit
         # In order, what is copied twice must count as one even if the first of them is dead: it is no replay.
-        replay = "" if self._into else progress.id
+        replay = "" if self._ordered else progress.id
         for at in range(0, len(entries), step):
             part = entries[at : at + step]
-            copies = [replay_copy(each, self._subscription, replay, False, limit, self._into) for each in part]
+            copies = [replay_copy(each, self._subscription, replay, False, limit, self._ordered) for each in part]
             await self._sender.send(copies)
 
     async def _save(self, progress: Progress) -> None:

@@ -11,20 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.amqp.stream import OFFSET
-from pipeline.codec.order_key import key_in
+from pipeline.codec.order_key import key_in, key_text
 from pipeline.event_log.entry import Entry, is_attribute
 from pipeline.message import BROKER_HEADERS, EXCHANGE, FORCED, PREFIX, REPLAY, ROUTING_KEY, Message
 from pipeline.properties import encode_properties
 from pipeline.topology.model import Subscription
-from pipeline.topology.partitions import DATA, KEY_HEADER, entrance, hash_header
+from pipeline.topology.partitions import DATA, KEY_HEADER, entrance, hash_header, past_partition
 
 
 def replay_copy(
-    entry: Entry, subscription: Subscription, replay: str, force: bool, limit: int, into: str = ""
+    entry: Entry, subscription: Subscription, replay: str, force: bool, limit: int, past: bool = False
 ) -> Message:
     """The copy of replay `replay` ("" for none); `limit` is in bytes of encoded properties.
 
-    `into` is the exchange an ordered subscription gets it through, instead of its own entrance.
+    With `past` an ordered subscription gets it in the partitions of its past, instead of through its entrance.
     """
     properties = entry.properties
     headers = {name: value for name, value in properties.headers.items() if _travels(name)}
@@ -35,8 +35,10 @@ def replay_copy(
         headers[FORCED] = True
     exchange, key = "", subscription.queue
     if subscription.order_by:
-        exchange, key = into or entrance(subscription), entry.routing_key
         headers |= _key_headers(entry, subscription)
+        exchange, key = entrance(subscription), entry.routing_key
+        if past:
+            exchange, key = "", past_partition(subscription, _key(entry, subscription, headers))
     # An expiration would have the broker drop it; without a type the new routing key would be taken for it.
     copy = replace(properties, headers=headers, expiration="", type=properties.type or entry.type)
     encoded = b""
@@ -62,6 +64,18 @@ def _key_headers(entry: Entry, subscription: Subscription) -> dict[str, Any]:
     if not subscription.order_by.startswith(DATA) or name in entry.properties.headers:
         return {}
     return {name: key_in(entry.data, subscription.order_by) or ""}
+
+
+def _key(entry: Entry, subscription: Subscription, headers: Mapping[str, Any]) -> str:
+    """The key as the worker will see it."""
+    match subscription.order_by:
+        case "type":
+            return entry.type
+        case "subject":
+            return entry.subject or ""
+        case "source":
+            return entry.source
+    return key_text(headers.get(hash_header(subscription.order_by))) or ""
 
 
 def _ever_fewer(headers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@
 
 The number of partitions is in the names: another number is another *generation* beside the old one, and the binding
 behind `stock.partitions` is the one switch between them. A subscription that starts with the past has a generation for
-it, `stock.p08`, that no switch ever leads to. Reasons in docs/decisions/0014-order.md.
+it, `stock.p08.0` and on, that nothing is bound to. Reasons in docs/decisions/0014-order.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Queue, Subscription, Topology
 from pipeline.topology.routing import queues_reached
@@ -40,8 +41,13 @@ def generation(subscription: Subscription) -> str:
 
 
 def past_generation(subscription: Subscription) -> str:
-    """The exchange that spreads what was published before the subscription went live; a leading zero tells it."""
+    """What the partitions of what was published before the subscription went live begin with; a zero tells them."""
     return _past_of(generation(subscription))
+
+
+def past_partition(subscription: Subscription, key: str) -> str:
+    """The queue for a key's past. No exchange spreads it: RabbitMQ's may spread keys otherwise after a restart."""
+    return f"{past_generation(subscription)}.{crc32(key.encode('utf-8', 'replace')) % subscription.partitions}"
 
 
 def is_partition(queue: str, subscription: str) -> bool:
@@ -133,17 +139,15 @@ def ordered_names(desired: BrokerObjects) -> set[str]:
 
 
 def with_past(desired: BrokerObjects, subscriptions: Collection[str]) -> BrokerObjects:
-    """The objects, and for those ordered subscriptions among these the generation of their past: today's once more."""
-    exchanges, queues, bindings = dict(desired.exchanges), dict(desired.queues), list(desired.bindings)
+    """The objects, and for those ordered subscriptions among these the partitions of their past: today's once more."""
+    queues = dict(desired.queues)
     for switch in filter(is_switch, desired.bindings):
         if switch.source.removesuffix(".partitions") not in subscriptions:
             continue
         past = _past_of(switch.destination)
-        exchanges[past] = replace(desired.exchanges[switch.destination], name=past)
         for today, name in zip(partition_queues(switch.destination), partition_queues(past), strict=True):
             queues[name] = replace(desired.queues[today], name=name)
-            bindings.append(Binding(past, name, WEIGHT))
-    return replace(desired, exchanges=exchanges, queues=queues, bindings=tuple(bindings))
+    return replace(desired, queues=queues)
 
 
 def superseded(desired: BrokerObjects, actual: BrokerObjects) -> list[Binding]:

@@ -162,7 +162,7 @@ async def test_order_holds_from_the_first_event_on_though_publishing_goes_on(vho
     assert (await planned(stock.app.settings, topology)).exit_code == 0
     pruned = await applied(stock.app.settings, topology, prune=True)
     assert not pruned.kept
-    assert {step.name for step in pruned.pruned} == {"stock.p04", *(f"stock.p04.{index}" for index in range(4))}
+    assert {step.name for step in pruned.pruned} == {f"stock.p04.{index}" for index in range(4)}
 
 
 async def test_order_holds_though_apply_is_killed_and_the_partitions_change(vhost: TestVhost, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_order_holds_though_apply_is_killed_and_the_partitions_change(vhos
 
     async def copied() -> bool:
         async with rabbit(vhost) as broker:
-            return bool(await broker.count("stock.p04.0") + await broker.count("stock.p04.3"))
+            return bool(sum([await broker.count(f"stock.p04.{index}") for index in range(4)]))
 
     async with publishing(stock) as published:
         # When applying is killed before, while and after it copies what was
