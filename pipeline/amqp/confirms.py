@@ -98,9 +98,10 @@ class ConfirmChannel:
         return self._loop.time() - self._heard if self._waiting else 0.0
 
     @property
-    def refuses(self) -> bool:
-        """The broker's last word was a nack, and not of the first moment. Another channel may do better."""
-        return self._refused and self._loop.time() - self._opened > REFUSING
+    def usable(self) -> bool:
+        """Whether to publish on it: not when it is closed, nor when the broker's last word was a nack for a while."""
+        refuses = self._refused and self._loop.time() - self._opened > REFUSING
+        return self.closed is None and not self.lane.is_lost and not refuses
 
     def retire(self) -> None:
         """Nothing more is published here: it is closed once what was has ended."""

@@ -223,7 +223,10 @@ class Lane:
                     await self.drain()
 
     def abort(self) -> None:
-        """Cut the connection at once: the peer no longer answers."""
+        """Cut the connection at once: the peer no longer answers. From now on it is lost, for everybody."""
+        if not self.lost.done():
+            self.lost.set_result(BrokerUnavailable("the broker no longer answered, and the connection was cut"))
+            self.unblocked.set()
         self._writer.transport.abort()
 
     async def close(self) -> None:

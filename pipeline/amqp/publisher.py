@@ -183,7 +183,7 @@ class Publisher:
 
     async def _ready_patiently(self) -> tuple[ConfirmChannel, Lane]:
         channel = self._channel
-        if channel is not None and channel.closed is None and not channel.refuses:
+        if channel is not None and channel.usable:
             return channel, channel.lane
         lane = await self._session.lane_patiently()
         return await self._open_channel(lane), lane
@@ -191,7 +191,7 @@ class Publisher:
     async def _open_channel(self, lane: Lane) -> ConfirmChannel:
         async with self._opening:
             before = self._channel
-            if before is not None and before.closed is None and not before.refuses:
+            if before is not None and before.usable:
                 return before
             self._channel = channel = await ConfirmChannel.open(lane)
             if before is not None:
