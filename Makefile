@@ -1,7 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. Each sets up what it needs and can be run again and again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo up down test bench soak chaos lint format clean
+.PHONY: help setup venv demo up down test cluster bench soak chaos lint format clean
 
 PIPELINE = .venv/bin/pipeline
 ARGS =
@@ -23,6 +23,9 @@ down: venv ## end what `make up` started; its data stays in .pipeline/up
 
 test: venv ## everything that is checked, on a RabbitMQ of its own
 	@scripts/test
+
+cluster: venv ## three RabbitMQ nodes on this machine, killed one after another while events flow
+	@.venv/bin/pytest -q -s tests/cluster
 
 bench: setup ## how fast it is here
 	@.venv/bin/python -m benchmarks $(ARGS)
