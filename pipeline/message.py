@@ -34,6 +34,9 @@ DELAY_DUE = "pipeline-delay-due"  # int, µs since the epoch
 DELAY_TO = "pipeline-delay-to"  # str, the exchange it goes to when it is due
 DELAY_BACK_TO = "pipeline-delay-back-to"  # str, instead: the work queue a retry goes back to
 DELAY_MARK = "pipeline-delay-ladder"  # true, on all that goes through the ladder
+# More routing keys, by which RabbitMQ routes as well; a copy for one queue must not carry somebody's.
+ROUTES = "CC"  # list of str; for ordered subscriptions the event's slots (topology/slots.py)
+MORE_ROUTES = (ROUTES, "BCC")
 DELIVERY_COUNT = "x-delivery-count"  # int, set by quorum queues on redelivery
 
 PREFIX = "pipeline-"

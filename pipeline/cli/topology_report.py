@@ -8,6 +8,7 @@ from rich.tree import Tree
 
 from pipeline.amqp.apply import Applied
 from pipeline.topology.draw_tree import Branch, tree_text
+from pipeline.topology.model import Binding
 from pipeline.topology.plan import Plan, Step, StepKind
 
 _HEADINGS: tuple[tuple[StepKind, str, str, str], ...] = (
@@ -92,12 +93,22 @@ def _print_steps(console: Console, steps: tuple[Step, ...], mark: str, style: st
     if not steps:
         return
     console.print(Text(heading, style=f"bold {style}"))
+    for first, others in _alike(steps):
+        console.print(_line(first, mark, style, first.detail, f" and {others} more like it" if others else ""))
+
+
+def _alike(steps: tuple[Step, ...]) -> list[tuple[Step, int]]:
+    """The steps, with bindings between the same two as one: those of an ordered subscription are 64."""
+    alike: dict[object, list[Step]] = {}
     for step in steps:
-        console.print(_line(step, mark, style, step.detail))
+        what: object = step.target
+        key = (what.source, what.destination, step.detail) if isinstance(what, Binding) else len(alike)
+        alike.setdefault(key, []).append(step)
+    return [(first, len(others)) for first, *others in alike.values()]
 
 
-def _line(step: Step, mark: str, style: str, detail: str) -> Text:
-    line = Text(f"  {mark} {step.object:<8} ", style=style).append(step.name, style="default not dim")
+def _line(step: Step, mark: str, style: str, detail: str, more: str = "") -> Text:
+    line = Text(f"  {mark} {step.object:<8} ", style=style).append(step.name + more, style="default not dim")
     return line.append(f"  {detail}", style="dim") if detail else line
 
 

@@ -30,7 +30,7 @@ from pipeline.event import NO_EXTENSIONS, AnyEvent, Event
 from pipeline.message import Delivery, Message
 from pipeline.topology.expand import expand
 from pipeline.topology.model import EventType, Subscription, Topology
-from pipeline.topology.partitions import takers
+from pipeline.topology.partitions import as_one_queue, takers
 from pipeline.topology.routing import queues_reached
 
 
@@ -104,7 +104,7 @@ class Codec:
         """Raises: Unroutable when no queue of the topology takes the event: nobody would hear of it when it is due."""
         event = kind.declared
         if event.name not in self._taken:
-            bindings = expand(self._topology).bindings
+            bindings = as_one_queue(self._topology, expand(self._topology).bindings)
             self._taken[event.name] = bool(queues_reached(event, self._topology.exchanges, bindings))
         if not self._taken[event.name]:
             raise Unroutable(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from pipeline.codec.order_key import key_in_properties
 from pipeline.dead_letters.reading import broker_sentence, died_in_broker, latest_death
 from pipeline.errors import ProtocolViolation
 from pipeline.message import (
@@ -22,9 +23,11 @@ from pipeline.message import (
     FIRST_FAILURE,
     HISTORY,
     LAST_FAILURE,
+    MORE_ROUTES,
     NOT_BEFORE,
     REASON,
     REDRIVES,
+    ROUTES,
     ROUTING_KEY,
     SUBSCRIPTION,
     TRACEBACK,
@@ -35,6 +38,7 @@ from pipeline.properties import Properties, encode_properties
 from pipeline.retry import HISTORY_KEPT
 from pipeline.topology.model import Subscription
 from pipeline.topology.partitions import entrance
+from pipeline.topology.slots import route_of
 
 _OF_THIS_DEATH = frozenset({ATTEMPT, NOT_BEFORE, ERROR, ERROR_MESSAGE, TRACEBACK, REASON, LAST_FAILURE, SUBSCRIPTION})
 
@@ -50,6 +54,7 @@ def fresh_copy(delivery: Delivery, subscription: Subscription, now: datetime) ->
         fresh = _fresh(properties, subscription, now)
         if subscription.order_by:
             exchange, key = entrance(subscription), str(fresh.headers.get(ROUTING_KEY) or delivery.routing_key)[:255]
+            fresh = _with_slot(fresh, delivery, subscription.order_by)
         encoded = encode_properties(fresh)
     except ProtocolViolation:  # what can't be read can't be changed either: it goes back as it is
         if subscription.order_by:
@@ -65,7 +70,7 @@ def _fresh(properties: Properties, subscription: Subscription, now: datetime) ->
     kept = {
         name: value
         for name, value in headers.items()
-        if name not in _OF_THIS_DEATH and not name.startswith(BROKER_HEADERS)
+        if name not in _OF_THIS_DEATH and name not in MORE_ROUTES and not name.startswith(BROKER_HEADERS)
     }
     history = _history(headers.get(HISTORY))
     death = latest_death(headers)
@@ -82,6 +87,13 @@ def _fresh(properties: Properties, subscription: Subscription, now: datetime) ->
     kept[HISTORY] = json.dumps(history[-HISTORY_KEPT:], ensure_ascii=False)
     # A time to live of its own would let the copy expire on its way to a worker.
     return replace(properties, headers=kept, expiration="")
+
+
+def _with_slot(fresh: Properties, delivery: Delivery, order_by: str) -> Properties:
+    key = key_in_properties(delivery, order_by)
+    if key is None:  # another program's message; it came without a slot, too
+        return fresh
+    return replace(fresh, headers={**fresh.headers, ROUTES: [route_of(order_by, key)]})
 
 
 def _history(text: object) -> list[Any]:

@@ -13,10 +13,11 @@ from typing import Any
 from pipeline.amqp.stream import OFFSET
 from pipeline.codec.order_key import key_in, key_text
 from pipeline.event_log.entry import Entry, is_attribute
-from pipeline.message import BROKER_HEADERS, EXCHANGE, FORCED, PREFIX, REPLAY, ROUTING_KEY, Message
+from pipeline.message import BROKER_HEADERS, EXCHANGE, FORCED, MORE_ROUTES, PREFIX, REPLAY, ROUTES, ROUTING_KEY, Message
 from pipeline.properties import encode_properties
 from pipeline.topology.model import Subscription
-from pipeline.topology.partitions import DATA, KEY_HEADER, entrance, hash_header, past_partition
+from pipeline.topology.partitions import DATA, KEY_HEADER, entrance, key_header, past_partition
+from pipeline.topology.slots import route_of
 
 
 def replay_copy(
@@ -36,9 +37,12 @@ def replay_copy(
     exchange, key = "", subscription.queue
     if subscription.order_by:
         headers |= _key_headers(entry, subscription)
-        exchange, key = entrance(subscription), entry.routing_key
+        ordered_by = _key(entry, subscription, headers)
         if past:
-            exchange, key = "", past_partition(subscription, _key(entry, subscription, headers))
+            exchange, key = "", past_partition(subscription, ordered_by)
+        else:
+            exchange, key = entrance(subscription), entry.routing_key
+            headers[ROUTES] = [route_of(subscription.order_by, ordered_by)]
     # An expiration would have the broker drop it; without a type the new routing key would be taken for it.
     copy = replace(properties, headers=headers, expiration="", type=properties.type or entry.type)
     encoded = b""
@@ -55,12 +59,12 @@ def replay_copy(
 def _travels(header: str) -> bool:
     if header.startswith(KEY_HEADER):
         return True
-    return header != OFFSET and not header.startswith((*BROKER_HEADERS, PREFIX))
+    return header not in (OFFSET, *MORE_ROUTES) and not header.startswith((*BROKER_HEADERS, PREFIX))
 
 
 def _key_headers(entry: Entry, subscription: Subscription) -> dict[str, Any]:
-    """The header that is hashed, for an event that was published before the subscription was there."""
-    name = hash_header(subscription.order_by)
+    """The header that tells the key, for an event that was published before the subscription was there."""
+    name = key_header(subscription.order_by)
     if not subscription.order_by.startswith(DATA) or name in entry.properties.headers:
         return {}
     return {name: key_in(entry.data, subscription.order_by) or ""}
@@ -75,10 +79,14 @@ def _key(entry: Entry, subscription: Subscription, headers: Mapping[str, Any]) -
             return entry.subject or ""
         case "source":
             return entry.source
-    return key_text(headers.get(hash_header(subscription.order_by))) or ""
+    return key_text(headers.get(key_header(subscription.order_by))) or ""
 
 
 def _ever_fewer(headers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield dict(headers)
-    yield {name: value for name, value in headers.items() if name.startswith(PREFIX) or is_attribute(name)}
-    yield {name: headers[name] for name in (REPLAY, FORCED) if name in headers}
+    yield {
+        name: value
+        for name, value in headers.items()
+        if name.startswith(PREFIX) or name == ROUTES or is_attribute(name)
+    }
+    yield {name: headers[name] for name in (REPLAY, FORCED, ROUTES) if name in headers}

@@ -17,6 +17,7 @@ from pipeline.topology.kinds import (
     Text,
     Whole,
 )
+from pipeline.topology.slots import SLOTS
 
 VERSION = 1
 
@@ -130,7 +131,7 @@ SUBSCRIPTION = Record(
         ),
         Key("policy", Free(), "More for the policy of its work queue, such as `max-length: 1000000`."),
         Key("order_by", ORDER_KEY, "Events of one key are processed in order, one after another: see ordering.md."),
-        Key("partitions", Whole(1, 256), "The queues its keys are spread over. Left out: 4. Only with `order_by`."),
+        Key("partitions", Whole(1, SLOTS), "The queues its keys are spread over. Left out: 4. Only with `order_by`."),
         Key(
             "on_dead",
             Choice(("continue", "park")),

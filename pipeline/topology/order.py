@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.topology.findings import Findings, Path
 from pipeline.topology.keys import DEFAULT_PARTITIONS
 from pipeline.topology.model import Exchange, Subscription, duration_text
-from pipeline.topology.partitions import entrance, generation
+from pipeline.topology.partitions import entrance, generation, keyless
 
 # RabbitMQ's consumer_timeout is 30 minutes unless set otherwise; the rest is for the handler and what waited before.
 LONGEST_DELAY = 900.0  # seconds
@@ -57,7 +57,7 @@ def check_order(subscription: Subscription, path: Path, exchanges: Mapping[str, 
                 )
             findings.error(where, message, hint, key=where == path)
             break
-    for name in (entrance(subscription), generation(subscription)):
+    for name in (entrance(subscription), generation(subscription), keyless(subscription)):
         if name in exchanges:
             message = f"subscription {subscription.name} makes an exchange of this name"
             findings.error(("exchanges", name), message, "rename one of them", key=True)

@@ -1,7 +1,8 @@
 """Ordered subscriptions on the broker: names, exchanges, queues, bindings. In: a `Subscription`. Out: broker objects.
 
     events ──bindings──► stock.partitions ──► stock.p8 ──► stock.p8.0 … stock.p8.7 ──(dead)──► stock.dlq
-                           fanout               hashes        single active consumer
+                           fanout            topic, slots     single active consumer
+                                                 └─no slot──► stock.p8.keyless ──► stock.p8.0
 
 The number of partitions is in the names: another number is another *generation* beside the old one, and the binding
 behind `stock.partitions` is the one switch between them. A subscription that starts with the past has a generation for
@@ -14,17 +15,18 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
-from zlib import crc32
 
 from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Queue, Subscription, Topology
 from pipeline.topology.routing import queues_reached
+from pipeline.topology.slots import SLOTS, slot_keys, slot_of
 
 DATA = "data."  # what a path into the event's data begins with
-KEY_HEADER = "pipeline-key-"  # and the path: the header that is hashed
+KEY_HEADER = "pipeline-key-"  # and the path: the header that tells the key
 # These attributes travel as headers of their own already.
 ATTRIBUTE_HEADERS: Mapping[str, str] = {"subject": "cloudEvents_subject", "source": "cloudEvents_source"}
-MOST_PARTITIONS = 256
-WEIGHT = "1"  # a binding key of a consistent-hash exchange is the share of its queue
+MOST_PARTITIONS = SLOTS
+KEYLESS = ".keyless"  # behind a generation's name: the exchange for what names no slot
+ORDER_BY = "pipeline-order-by"  # an argument of a generation, which RabbitMQ keeps and ignores: what its slots are of
 
 _GENERATION = re.compile(r"(?P<name>.+)\.p(?P<count>[0-9]+)")
 _PARTITION = re.compile(r"(?P<generation>.+\.p[0-9]+)\.(?P<index>[0-9]+)")
@@ -40,14 +42,19 @@ def generation(subscription: Subscription) -> str:
     return f"{subscription.name}.p{subscription.partitions}"
 
 
+def keyless(subscription: Subscription) -> str:
+    """The exchange for what names no slot: other programs' messages. All of it goes to the first partition."""
+    return f"{generation(subscription)}{KEYLESS}"
+
+
 def past_generation(subscription: Subscription) -> str:
     """What the partitions of what was published before the subscription went live begin with; a zero tells them."""
     return _past_of(generation(subscription))
 
 
 def past_partition(subscription: Subscription, key: str) -> str:
-    """The queue for a key's past. No exchange spreads it: RabbitMQ's may spread keys otherwise after a restart."""
-    return f"{past_generation(subscription)}.{crc32(key.encode('utf-8', 'replace')) % subscription.partitions}"
+    """The queue for a key's past."""
+    return f"{past_generation(subscription)}.{slot_of(key) % subscription.partitions}"
 
 
 def is_partition(queue: str, subscription: str) -> bool:
@@ -79,20 +86,20 @@ def work_queues(subscription: Subscription) -> tuple[str, ...]:
     return partition_queues(generation(subscription)) if subscription.order_by else (subscription.queue,)
 
 
-def hash_header(order_by: str) -> str:
-    """The header that the hash goes by; "" for the routing key."""
+def key_header(order_by: str) -> str:
+    """The header that tells the key; "" for the event's type."""
     if order_by.startswith(DATA):
         return f"{KEY_HEADER}{order_by}"
     return ATTRIBUTE_HEADERS.get(order_by, "")
 
 
 def ordered_exchanges(subscription: Subscription) -> list[Exchange]:
-    """The entrance and the hashing exchange. Both take messages of other exchanges, the entrance our redrives too."""
-    header = hash_header(subscription.order_by)
-    arguments = {"hash-header": header} if header else {}
+    """The entrance, which takes our redrives too, the exchange that spreads, and the one for what has no slot."""
+    arguments = {"alternate-exchange": keyless(subscription), ORDER_BY: subscription.order_by}
     return [
         Exchange(entrance(subscription), "fanout"),
-        Exchange(generation(subscription), "x-consistent-hash", arguments=arguments),
+        Exchange(generation(subscription), "topic", arguments=arguments),
+        Exchange(keyless(subscription), "fanout", internal=True),
     ]
 
 
@@ -108,8 +115,11 @@ def ordered_queues(subscription: Subscription, arguments: Mapping[str, Any]) -> 
 def ordered_bindings(subscription: Subscription, sources: Iterable[tuple[str, str]]) -> list[Binding]:
     """The bindings from the back to the front, as they are to be made; `sources` are (exchange, binding key)."""
     name = generation(subscription)
+    queues = partition_queues(name)
+    slots = enumerate(slot_keys(subscription.order_by))
     return [
-        *(Binding(name, queue, WEIGHT) for queue in partition_queues(name)),
+        Binding(keyless(subscription), queues[0]),
+        *(Binding(name, queues[slot % len(queues)], key) for slot, key in slots),
         Binding(entrance(subscription), name, destination_type="exchange"),
         *(Binding(source, entrance(subscription), key, "exchange") for source, key in sources),
     ]
@@ -118,7 +128,7 @@ def ordered_bindings(subscription: Subscription, sources: Iterable[tuple[str, st
 def owner_of(exchange_or_queue: str, ordered: Iterable[str]) -> str:
     """Which of these ordered subscriptions an exchange or partition of any generation belongs to; "" for none."""
     part = _PARTITION.fullmatch(exchange_or_queue)
-    match = _GENERATION.fullmatch(part["generation"] if part else exchange_or_queue)
+    match = _GENERATION.fullmatch(part["generation"] if part else exchange_or_queue.removesuffix(KEYLESS))
     return match["name"] if match and match["name"] in ordered else ""
 
 
@@ -198,7 +208,7 @@ def _reaches(event: EventType, subscription: Subscription, topology: Topology) -
 def as_one_queue(topology: Topology, bindings: Iterable[Binding]) -> tuple[Binding, ...]:
     """The bindings, with an ordered subscription's exchanges and partitions as one queue of its name."""
     ordered = [each for each in topology.subscriptions.values() if each.order_by]
-    inner = {name for each in ordered for name in (entrance(each), generation(each))}
+    inner = {name for each in ordered for name in (entrance(each), generation(each), keyless(each))}
     into = {entrance(each): each.name for each in ordered}
     seen = []
     for binding in bindings:

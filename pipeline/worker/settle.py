@@ -26,6 +26,7 @@ from pipeline.message import (
     FORCED,
     HISTORY,
     LAST_FAILURE,
+    MORE_ROUTES,
     NOT_BEFORE,
     PREFIX,
     REASON,
@@ -120,7 +121,7 @@ def clean_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in headers.items()
-        if not name.startswith(BROKER_HEADERS) and name not in (f"{PREFIX}traceback", f"{PREFIX}reason")
+        if not name.startswith(BROKER_HEADERS) and name not in (*MORE_ROUTES, f"{PREFIX}traceback", f"{PREFIX}reason")
     }
 
 

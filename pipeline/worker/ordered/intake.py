@@ -10,15 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.codec import Codec, Payload
-from pipeline.codec.envelope import attribute, event_type
-from pipeline.codec.order_key import MissingKey, key_of, key_text
+from pipeline.codec.order_key import MissingKey, key_in_properties, key_of
 from pipeline.codec.payload import any_json
 from pipeline.errors import ProtocolViolation, UndecodableBody
 from pipeline.message import REDRIVES, REPLAY, Delivery
 from pipeline.retry import Failure, failure_of
 from pipeline.store.transaction import unstorable
 from pipeline.topology.model import RetryPolicy, Subscription
-from pipeline.topology.partitions import hash_header
 from pipeline.worker.intake import Intake
 from pipeline.worker.ordered.life import MARKER, Life
 from pipeline.worker.ordered.line import Item
@@ -135,13 +133,8 @@ class OrderedIntake:
 
     def _key_of_unreadable(self, delivery: Delivery) -> str | None:
         """The key, as far as the properties tell: what follows it must wait for its end."""
-        order_by = self._subscription.order_by
         try:
-            if order_by == "type":
-                return event_type(delivery)
-            if order_by in ("subject", "source"):
-                return key_text(attribute(delivery.properties, order_by))
-            return key_text(delivery.properties.headers.get(hash_header(order_by)))
+            return key_in_properties(delivery, self._subscription.order_by)
         except ProtocolViolation:
             return None
 

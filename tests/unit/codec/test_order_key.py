@@ -14,6 +14,7 @@ from pipeline.event import Event
 from pipeline.message import Delivery
 from pipeline.properties import decode_properties
 from pipeline.topology.load import load_text
+from pipeline.topology.slots import route_of
 
 TOPOLOGY = """
 version: 1
@@ -23,6 +24,7 @@ subscriptions:
   by_sku: {events: [stock.*], order_by: data.item.sku}
   by_shop: {events: [stock.in], order_by: data.shop, on_missing_key: default}
   by_subject: {routing_keys: ["stock.out"], order_by: subject, on_missing_key: default}
+  by_type: {events: [stock.*], order_by: type}
   plain: {events: [other]}
 """
 CODEC = Codec(load_text(TOPOLOGY).topology, 10_000)
@@ -40,6 +42,15 @@ def test_each_path_has_its_header() -> None:
     assert found["pipeline-key-data.shop"] == "7"
 
 
+def test_the_slots_of_all_keys_are_more_routes() -> None:
+    found = headers(Event("stock.in", {"item": {"sku": "a"}, "shop": 7}))
+    out = headers(Event("stock.out", {"item": {"sku": "a"}}, subject="s"))
+
+    assert found["CC"] == [route_of("type", "stock.in"), route_of("data.item.sku", "a"), route_of("data.shop", "7")]
+    assert out["CC"] == [route_of("type", "stock.out"), route_of("subject", "s"), route_of("data.item.sku", "a")]
+    assert headers(Event("stock.out", {"item": {"sku": "a"}}))["CC"][1] == route_of("subject", "")
+
+
 def test_what_is_missing_is_refused_or_the_empty_key() -> None:
     assert headers(Event("stock.in", {"item": {"sku": "a"}}))["pipeline-key-data.shop"] == ""
     with pytest.raises(MissingKey, match=r"no data.item.sku, by which subscription 'by_sku' is ordered"):
@@ -47,7 +58,9 @@ def test_what_is_missing_is_refused_or_the_empty_key() -> None:
 
 
 def test_types_that_nobody_orders_have_no_header() -> None:
-    assert not [name for name in headers(Event("other", {"item": {"sku": "a"}})) if name.startswith("pipeline-")]
+    found = headers(Event("other", {"item": {"sku": "a"}}))
+
+    assert not [name for name in found if name.startswith("pipeline-") or name == "CC"]
 
 
 TEXTS: list[tuple[Any, str | None]] = [

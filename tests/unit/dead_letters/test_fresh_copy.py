@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -14,6 +15,7 @@ from pipeline.event import utc_now
 from pipeline.message import Delivery
 from pipeline.properties import Properties, decode_properties
 from pipeline.retry import HISTORY_KEPT
+from pipeline.topology.slots import route_of
 from tests.unit.dead_letters.samples import FIRST, LAST, PAYMENTS, WORKER_HEADERS, dead, death
 
 
@@ -25,6 +27,24 @@ def test_it_goes_to_its_own_work_queue_only() -> None:
     copy = fresh_copy(dead(WORKER_HEADERS, b"body", message_id="1"), PAYMENTS, utc_now())
 
     assert (copy.exchange, copy.routing_key, copy.body, copy.message_id) == ("", "payments", b"body", "1")
+
+
+def test_to_an_ordered_subscription_it_goes_by_its_slot() -> None:
+    ordered = replace(PAYMENTS, order_by="data.sku", partitions=4)
+    headers = WORKER_HEADERS | {"pipeline-key-data.sku": "a", "CC": ["somebody's"], "BCC": ["other"]}
+
+    copy = fresh_copy(dead(headers, message_id="1", type="order.created"), ordered, utc_now())
+    found = decode_properties(copy.properties).headers
+
+    assert copy.exchange == "payments.partitions"
+    assert found["CC"] == [route_of("data.sku", "a")]
+    assert "BCC" not in found
+
+
+def test_it_takes_nobody_elses_routes_along() -> None:
+    found = _copy(dead(WORKER_HEADERS | {"CC": ["other"], "BCC": ["another"]}, message_id="1")).headers
+
+    assert not {"CC", "BCC"} & found.keys()
 
 
 def test_the_budget_is_whole_and_the_past_is_kept() -> None:

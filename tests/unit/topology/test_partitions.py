@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from pipeline.topology.expand import expand
@@ -32,21 +33,36 @@ def short(found: Plan) -> list[tuple[str, str]]:
 def test_an_ordered_subscription_is_partitions_behind_one_switch() -> None:
     made = objects("order_by: data.sku, partitions: 2")
 
-    assert made.exchanges["stock.p2"].arguments == {"hash-header": "pipeline-key-data.sku"}
+    assert made.exchanges["stock.p2"].arguments == {
+        "alternate-exchange": "stock.p2.keyless",
+        "pipeline-order-by": "data.sku",
+    }
     assert list(made.queues) == ["stock.p2.0", "stock.p2.1", "stock.dlq"]
     assert made.queues["stock.p2.0"].arguments["x-single-active-consumer"] is True
-    assert [(each.source, each.destination, each.routing_key) for each in made.bindings] == [
-        ("stock.p2", "stock.p2.0", "1"),
-        ("stock.p2", "stock.p2.1", "1"),
+    bindings = [(each.source, each.destination, each.routing_key) for each in made.bindings]
+    assert bindings[0] == ("stock.p2.keyless", "stock.p2.0", "")
+    assert bindings[1:65] == [("stock.p2", f"stock.p2.{slot % 2}", f"~.~.~.data.sku:{slot}") for slot in range(64)]
+    assert bindings[65:] == [
         ("stock.partitions", "stock.p2", ""),
         ("events", "stock.partitions", "stock.in"),
         ("events", "stock.partitions", "stock.out"),
     ]
 
 
-def test_the_type_needs_no_header() -> None:
-    assert objects("order_by: type").exchanges["stock.p4"].arguments == {}
-    assert objects("order_by: subject").exchanges["stock.p4"].arguments == {"hash-header": "cloudEvents_subject"}
+def test_every_partition_has_its_share_of_the_slots() -> None:
+    for partitions in (1, 3, 4, 63, 64):
+        made = objects(f"order_by: type, partitions: {partitions}")
+        shares = Counter(each.destination for each in made.bindings if each.source == f"stock.p{partitions}")
+
+        assert len(shares) == partitions
+        assert sum(shares.values()) == 64
+        assert max(shares.values()) - min(shares.values()) <= 1
+
+
+def test_another_key_over_as_many_partitions_is_refused() -> None:
+    found = plan(objects("order_by: data.shop, partitions: 2"), objects("order_by: data.sku, partitions: 2"))
+
+    assert ("immutable", "stock.p2") in short(found)
 
 
 def test_a_new_generation_is_bound_before_the_old_one_is_taken_off() -> None:
@@ -54,7 +70,7 @@ def test_a_new_generation_is_bound_before_the_old_one_is_taken_off() -> None:
 
     steps = short(found)
     on = steps.index(("create", "stock.partitions → stock.p3"))
-    assert steps.index(("create", "stock.p3 → stock.p3.2 (1)")) < on
+    assert steps.index(("create", "stock.p3 → stock.p3.0 (~.~.~.data.sku:63)")) < on
     assert on < steps.index(("change", "stock.partitions → stock.p2"))
     assert not found.of("drift", "immutable")
 
@@ -73,6 +89,7 @@ def test_what_is_left_of_a_generation_can_be_pruned() -> None:
 
     assert {(step.name, step.prunable) for step in found.steps} == {
         ("stock.p2", True),
+        ("stock.p2.keyless", True),
         ("stock.p2.0", True),
         ("stock.p2.1", True),
     }

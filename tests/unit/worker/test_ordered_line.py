@@ -73,6 +73,7 @@ async def test_a_parked_key_is_asked_about_only_when_what_is_ahead_is_committed(
     life = Life("q", cast(Any, None), 1, 1, rows)
     first, second = item_of(1), item_of(2)
     for item in (first, second):
+        item.row = rows[item.event_id]
         life.add(item)
     flow.arrived(life, [first, second])
     for _ in range(3):
