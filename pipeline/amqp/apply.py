@@ -146,6 +146,8 @@ async def _prune_queue(name: str, management: Management, connection: AbstractCo
         # Statistics lag by seconds but know of messages that somebody holds unacked or that are being dead-lettered;
         # the passive declare knows the present.
         state = await management.queue(name)
+        if not state.led:
+            return "it has no leader now, so nobody knows what it holds; try again when its nodes are back"
         async with own_channel(connection) as channel:
             ready, consumers = await true_lengths(
                 lambda: channel.queue_declare(name, passive=True, timeout=DECLARE_TIMEOUT), name

@@ -35,7 +35,10 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue as the broker has it. `held` counts all messages in it, those on their way to a dead-letter queue too."""
+    """A queue as the broker has it. `held` counts all messages in it, those on their way to a dead-letter queue too.
+
+    A queue that is not `led` has lost its leader, and what is counted says nothing.
+    """
 
     queue: Queue
     exclusive: bool
@@ -43,6 +46,7 @@ class QueueState:
     ready: int
     unacked: int
     held: int
+    led: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class Management:
     async def queues(self) -> list[QueueState]:
         """All queues."""
         columns = (
-            "name,durable,auto_delete,exclusive,arguments,type,consumers,"
+            "name,durable,auto_delete,exclusive,arguments,type,leader,consumers,"
             "messages,messages_ready,messages_unacknowledged,messages_dlx"
         )
         items = await self._get(f"queues/{self._vhost}", columns=columns)
@@ -129,6 +133,22 @@ class Management:
         wanted = set(names)
         states = await self.queues()
         return {state.queue.name: (state.ready, state.unacked) for state in states if state.queue.name in wanted}
+
+    async def held(self, names: Iterable[str]) -> dict[str, tuple[int | None, bool]]:
+        """(messages, whether all of its members are there) of each queue; up to 5 s old.
+
+        The messages are all, those on their way to a dead-letter queue too; None where nobody knows: there is no such
+        queue, it has no leader, or has not been counted since it has one.
+        """
+        items = await self._get(f"queues/{self._vhost}", columns="name,type,leader,members,online,messages")
+        found = {
+            item["name"]: (
+                item.get("messages") if _led(item) else None,
+                len(item.get("online", ())) == len(item.get("members", ())),
+            )
+            for item in items
+        }
+        return {name: found.get(name, (None, False)) for name in names}
 
     async def counters(self) -> dict[str, QueueCounters]:
         """What went through each queue since the broker started, by queue name."""
@@ -264,8 +284,12 @@ def _queue_state(item: dict[str, Any]) -> QueueState:
     queue = Queue(item["name"], item["durable"], item["auto_delete"], arguments)
     # A queue that was declared a moment ago has no statistics yet.
     ready, unacked = item.get("messages_ready", 0), item.get("messages_unacknowledged", 0)
-    held = max(item.get("messages", 0), ready + unacked) + item.get("messages_dlx", 0)
-    return QueueState(queue, bool(item.get("exclusive")), item.get("consumers", 0), ready, unacked, held)
+    held = max(item.get("messages", 0), ready + unacked + item.get("messages_dlx", 0))
+    return QueueState(queue, bool(item.get("exclusive")), item.get("consumers", 0), ready, unacked, held, _led(item))
+
+
+def _led(item: dict[str, Any]) -> bool:
+    return item.get("type") != "quorum" or bool(item.get("leader"))
 
 
 def _table(value: Any) -> dict[str, Any]:

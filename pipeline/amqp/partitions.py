@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractConnection
 
 from pipeline.amqp.declare import DECLARE_TIMEOUT, own_channel
 from pipeline.amqp.management import Management
-from pipeline.errors import ConfigurationError, ObjectMissing, TopologyDrift
+from pipeline.errors import BrokerUnavailable, ConfigurationError, ObjectMissing, TopologyDrift
 from pipeline.settings import Settings
 from pipeline.topology.event_log import marker_of
 from pipeline.topology.model import Binding, Subscription
@@ -57,10 +57,12 @@ async def _require_empty(generation_name: str, management: Management, connectio
         try:
             async with own_channel(connection) as channel:
                 found = await channel.queue_declare(name, passive=True, timeout=DECLARE_TIMEOUT)
-            held = (await management.queue(name)).held
+            state = await management.queue(name)
         except (ObjectMissing, aiormq.ChannelNotFoundEntity):
             continue
-        if messages := max(held, found.message_count or 0):
+        if not state.led:
+            raise BrokerUnavailable(f"{name} has no leader now, so nobody knows what it holds; try again later")
+        if messages := max(state.held, found.message_count or 0):
             raise ConfigurationError(
                 f"{name} still holds {messages} message{'' if messages == 1 else 's'} of an earlier time, which could"
                 " come after newer ones. Let the workers empty it and remove it (`pipeline topology apply --prune`)"

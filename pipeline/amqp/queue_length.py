@@ -1,7 +1,8 @@
 """How long a queue is and how many hold its messages, asked over AMQP. In: a queue's name. Out: counts one can trust.
 
 A quorum queue whose leader does not answer RabbitMQ within 250 ms is reported with zeros (seen on 3.10.8 with a queue
-of 100,000 messages). So zeros that took long are no answer, and the question is put again.
+of 100,000 messages). So zeros that took long are no answer, and the question is put again. A queue without a leader,
+whose node is known to be gone, is reported with zeros at once: who asks has to know whether there are consumers.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class QueueLengths:
         self._session = session
         self._channel: AbstractChannel | None = None
 
-    async def ready(self, queues: Iterable[str]) -> dict[str, int]:
-        """Ready messages by queue; those in consumers' hands are not among them.
+    async def ask(self, queues: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """(messages ready, consumers) by queue; messages in consumers' hands are not among them.
 
         Raises: BrokerError (ObjectMissing for a queue that is not declared).
         """
@@ -76,11 +77,11 @@ class QueueLengths:
         try:
             if self._channel is None or self._channel.is_closed:
                 self._channel = await lane.ask(lane.plain_channel())
-            return {queue: await self._ready(lane, self._channel, queue) for queue in queues}
+            return {queue: await self._ask(lane, self._channel, queue) for queue in queues}
         except BrokerError:
             self._channel = None
             raise
 
     @staticmethod
-    async def _ready(lane: Lane, channel: AbstractChannel, queue: str) -> int:
-        return (await true_lengths(lambda: lane.ask(channel.queue_declare(queue, passive=True)), queue))[0]
+    async def _ask(lane: Lane, channel: AbstractChannel, queue: str) -> tuple[int, int]:
+        return await true_lengths(lambda: lane.ask(channel.queue_declare(queue, passive=True)), queue)

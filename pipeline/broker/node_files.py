@@ -22,11 +22,16 @@ MEGABYTE = 1024 * 1024
 MEMORY_SHARE = 0.4  # of the machine's memory, RabbitMQ's own default …
 MEMORY_LIMIT = 2048 * MEGABYTE  # … but a development node need not take more than this
 WAL_SIZE = 64 * MEGABYTE  # the default of 512 MB costs as much memory per node
+# What a queue refused while it changed its leader, its retry queue sends again after this time; RabbitMQ's default is
+# 3 minutes, for all retries that then wait (docs/decisions/0017-cluster.md). rabbitmq.conf has no name for it.
+RESEND_MS = 5_000
+ADVANCED = f"[{{rabbit, [{{dead_letter_worker_publisher_confirm_timeout, {RESEND_MS}}}]}}].\n"
 
 
 def write_files(folder: Path, ports: Ports, login: Login) -> None:
     """Write configuration, plugin list and definitions into the node's folder, readable by the owner only."""
     write_private(folder / "enabled_plugins", f"[{','.join(PLUGINS)}].\n")
+    write_private(folder / "advanced.config", ADVANCED)
     write_private(folder / "definitions.json", json.dumps(_definitions(login), indent=2) + "\n")
     settings = {
         "listeners.tcp.1": f"{LOOPBACK}:{ports.amqp}",

@@ -18,15 +18,14 @@ from functools import partial
 from typing import TypeAlias
 
 from pipeline.amqp.publisher import Publisher
-from pipeline.amqp.queue_length import QueueLengths
 from pipeline.amqp.session import Session
 from pipeline.amqp.verify import verify
 from pipeline.cache import ResultCache
-from pipeline.errors import BrokerError
 from pipeline.log import get_logger
 from pipeline.settings import Settings
 from pipeline.store.store import Store
 from pipeline.topology.model import Topology
+from pipeline.worker.emptiness import until_empty
 from pipeline.worker.loading import load_worker, pick
 from pipeline.worker.ordered.worker import OrderedWorker
 from pipeline.worker.presence import this_process
@@ -35,8 +34,6 @@ from pipeline.worker.subscription import SubscriptionWorker
 
 log = get_logger("process")
 
-EMPTY_CHECK = 0.25  # seconds between looks at the queues with `until_empty`
-EMPTY_CHECKS = 4  # looks in a row that must find nothing: a message on its way between two queues is in neither
 SWITCH_INTERVAL = 0.0002  # seconds
 GC_THRESHOLD = (50_000, 20, 1000)  # new objects, then collections of the generation before
 PARENT_CHECK = 1.0  # seconds between looks whether the supervisor lives
@@ -102,7 +99,7 @@ async def run_process(settings: Settings, topology: Topology, assignment: Assign
         )
         watchers = [asyncio.create_task(_watch_parent(assignment.parent, stop))]
         if assignment.until_empty:
-            watchers.append(asyncio.create_task(_watch_queues(session, workers, stop)))
+            watchers.append(asyncio.create_task(_stop_when_empty(settings, session, workers, stop)))
         try:
             await _run(workers, stop, settings.drain_deadline)
         finally:
@@ -152,18 +149,9 @@ async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
             return
 
 
-async def _watch_queues(session: Session, workers: Sequence[AnyWorker], stop: asyncio.Event) -> None:
-    """Set `stop` once work and retry queues are empty and no worker has anything in hand."""
-    lengths = QueueLengths(session)
-    empty = 0
-    while empty < EMPTY_CHECKS:
-        await asyncio.sleep(EMPTY_CHECK)
-        try:
-            queues = [queue for worker in workers for queue in worker.queues]
-            quiet = all(worker.idle for worker in workers) and not any((await lengths.ready(queues)).values())
-            quiet = quiet and all([await worker.nothing_left() for worker in workers])
-        except BrokerError:
-            quiet = False
-        empty = empty + 1 if quiet else 0
+async def _stop_when_empty(
+    settings: Settings, session: Session, workers: Sequence[AnyWorker], stop: asyncio.Event
+) -> None:
+    await until_empty(settings, session, workers)
     log.info("queues are empty")
     stop.set()

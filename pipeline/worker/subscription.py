@@ -152,10 +152,14 @@ class SubscriptionWorker:
         return self.idle and await self._outgoing.is_empty()
 
     @property
-    def queues(self) -> list[str]:
-        """The queues that are empty once nothing is left to do."""
-        delays = sorted(set(self.subscription.retry.delays))
-        return [self.subscription.queue, *map(self.subscription.retry_queue, delays)]
+    def consumed(self) -> list[str]:
+        """The queue that it consumes."""
+        return [self.subscription.queue]
+
+    @property
+    def waited_for(self) -> list[str]:
+        """The queues whose messages come back to it by themselves."""
+        return [self.subscription.retry_queue(delay) for delay in sorted(set(self.subscription.retry.delays))]
 
     @property
     def idle(self) -> bool:

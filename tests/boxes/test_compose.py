@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.broker.node_files import ADVANCED
 from pipeline.settings import load_settings, variable_suffix
 from pipeline.topology.load import load_topology
 
@@ -146,6 +147,12 @@ def test_every_node_spreads_the_leaders_of_queues() -> None:
     assert COMPOSE["configs"]["leaders"]["content"].strip() == "queue_leader_locator = balanced"
     for node in ("rabbitmq", "rabbitmq-2", "rabbitmq-3"):
         assert "leaders" in {each["source"] for each in SERVICES[node]["configs"]}
+
+
+def test_every_node_sends_retries_again_as_soon_as_the_private_node_does() -> None:
+    assert COMPOSE["configs"]["retries"]["content"] == ADVANCED
+    for node in ("rabbitmq", "rabbitmq-2", "rabbitmq-3"):
+        assert {"source": "retries", "target": "/etc/rabbitmq/advanced.config"} in SERVICES[node]["configs"]
 
 
 def test_haproxy_is_given_every_variable_its_configuration_asks_for() -> None:

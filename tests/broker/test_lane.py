@@ -210,9 +210,9 @@ async def test_questions_about_queues_go_on_after_one_that_failed(vhost: TestVho
         lengths = QueueLengths(session)
 
         with pytest.raises(ObjectMissing, match="no queue 'other'"):
-            await lengths.ready([QUEUE, "other"])
+            await lengths.ask([QUEUE, "other"])
 
-        assert await lengths.ready([QUEUE]) == {QUEUE: 2}
+        assert await lengths.ask([QUEUE]) == {QUEUE: (2, 0)}
 
 
 async def test_what_the_broker_refuses_is_named(vhost: TestVhost) -> None:

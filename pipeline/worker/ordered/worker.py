@@ -159,9 +159,14 @@ class OrderedWorker:
         return self.idle and await self._outgoing.is_empty()
 
     @property
-    def queues(self) -> list[str]:
-        """The queues that are empty once nothing is left to do."""
+    def consumed(self) -> list[str]:
+        """The queues that it consumes, one group after the other."""
         return [*chain(*self._older), *work_queues(self.subscription)]
+
+    @property
+    def waited_for(self) -> list[str]:
+        """None: what failed is tried again here, in its turn."""
+        return []
 
     @property
     def idle(self) -> bool:
