@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.support.postgres import Server
 from tests.support.proxy import proxy_to
 
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+HOLDER = "SELECT pid FROM pg_locks WHERE relation = 'gated'::regclass AND granted AND mode = 'ExclusiveLock'"
 
 
 @pytest.fixture
@@ -42,6 +45,17 @@ async def patiently(commit: Callable[[], Awaitable[CommitReport]]) -> CommitRepo
             await asyncio.sleep(0.01)
 
 
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process of the server's that does nothing: if it ended first, who waits for its lock would have it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("end", [Server.crash, Server.stop], ids=["crash", "stop"])
 async def test_a_server_that_ends_in_the_middle_of_a_commit(
     fragile_place: PostgresDatabase, end: Callable[[Server], None]
@@ -56,9 +70,11 @@ async def test_a_server_that_ends_in_the_middle_of_a_commit(
         await gate.reached()
 
         # when the server ends, then that is nobody's fault
-        await asyncio.to_thread(end, server)
-        with pytest.raises(StoreUnavailable, match="can't be used"):
-            await commit
+        with frozen(fragile_place.look(HOLDER)[0][0]):
+            ending = asyncio.create_task(asyncio.to_thread(end, server))
+            with pytest.raises(StoreUnavailable, match="can't be used"):
+                await commit
+        await ending
 
     # and as long as it is away, it says so
     for attempt in (store.commit(events), store.seen(["b0"]), store.query(select(Payment)), store.counts()):
