@@ -30,6 +30,11 @@ class AckLedger:
         """Handed out and not settled."""
         return self._delivered - self._low + 1 - len(self._ahead)
 
+    @property
+    def begun(self) -> bool:
+        """Something was handed out."""
+        return self._delivered > 0
+
     def took(self, tag: int) -> None:
         """Deliveries up to `tag` were handed out."""
         self._delivered = tag

@@ -8,10 +8,12 @@ Each restoration begins a new *epoch*: tags of an earlier one are dead, and sett
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from pipeline.amqp.consume_channel import ConsumeChannel
 from pipeline.amqp.frames import nack_frames
+from pipeline.amqp.management import Management
 from pipeline.amqp.session import Session, patiently
 from pipeline.errors import BrokerError, BrokerUnavailable
 from pipeline.log import get_logger
@@ -20,6 +22,11 @@ from pipeline.message import Delivery
 log = get_logger("consumer")
 
 STALL_CHECK = 15.0  # seconds of silence before the broker is asked whether we still consume
+# Seconds of silence with empty hands before the management API is asked whether somebody has messages in hand. RabbitMQ
+# was seen to count messages as ours that never came: 3.10.8 when a queue is deleted and declared again at once, others
+# when leaders change (github.com/rabbitmq/rabbitmq-server/issues/15473). Only the end of our channel frees them.
+LOST_CHECK = 60.0
+LOST_CHECK_MAX = 1800.0  # it doubles each time in vain: the messages may well be in the hands of others
 
 
 class Consumer:
@@ -50,6 +57,9 @@ class Consumer:
         self._life: ConsumeChannel | None = None
         self._epoch = 0
         self._stopping = False
+        self._silent_since = time.monotonic()
+        self._lost_check = LOST_CHECK
+        self._suspicious = False  # at the last look somebody had messages in hand
 
     @property
     def epoch(self) -> int:
@@ -77,6 +87,7 @@ class Consumer:
             if life is not None and life.arrived and life.ended is None:
                 batch, life.arrived = life.arrived, []
                 life.ledger.took(batch[-1].tag)
+                self._silent_since, self._lost_check, self._suspicious = time.monotonic(), LOST_CHECK, False
                 return batch
             if self._stopping:
                 return []
@@ -122,8 +133,28 @@ class Consumer:
             return
         if life.paused:
             return
-        if consumers == 0 or (not self._waits_its_turn and ready and not life.ledger.open and not life.arrived):
+        in_hand = life.ledger.open or life.arrived
+        if consumers == 0 or (not self._waits_its_turn and ready and not in_hand):
             life.end(BrokerUnavailable(f"{ready} messages wait in {self.queue} and none was delivered"))
+        elif in_hand or (self._waits_its_turn and not life.ledger.begun):  # it is another's turn
+            self._silent_since = time.monotonic()
+        elif time.monotonic() - self._silent_since > self._lost_check:
+            await self._check_lost(life)
+
+    async def _check_lost(self, life: ConsumeChannel) -> None:
+        """End this life when messages have been in hand for long, and not in ours: they may be meant for us."""
+        self._silent_since = time.monotonic()
+        try:
+            async with Management(self._session.settings) as management:
+                unacked = (await management.queue(self.queue)).unacked
+        except BrokerError:
+            return
+        if life.ledger.open or life.arrived:
+            return
+        if unacked and self._suspicious:
+            self._lost_check = min(2 * self._lost_check, LOST_CHECK_MAX)
+            life.end(BrokerUnavailable(f"{unacked} messages of {self.queue} are in hand, not here, and may be for us"))
+        self._suspicious = unacked > 0
 
     def settle(self, deliveries: Iterable[Delivery]) -> None:
         """Ack what ended. Dead tags are dropped: the broker delivers those messages again."""

@@ -46,7 +46,7 @@ class Session:
     """Shares one lane among its users; whoever asks first after a loss reopens it, the others wait for that."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        self._settings = settings
+        self.settings = settings
         self._name = name
         self._lane: Lane | None = None
         self._opening = asyncio.Lock()
@@ -64,7 +64,7 @@ class Session:
                 if self._lane is not None:
                     await self._lane.close()
                 if not self._closed:
-                    self._lane = await Lane.open(self._settings, self._name)
+                    self._lane = await Lane.open(self.settings, self._name)
                 if self._lane is None or self._closed:
                     await self.close()  # it may have been closed while the connection was under way
                     raise BrokerUnavailable(f"{self._name} was closed")

@@ -93,6 +93,24 @@ async def test_a_queue_deleted_under_it_is_consumed_again_once_it_is_there(
                 assert [each.body for each in await waiting] == [b"new"]
 
 
+async def test_messages_that_the_broker_counts_as_ours_and_that_never_came_are_got_back(
+    vhost: TestVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "STALL_CHECK", 0.3)
+    monkeypatch.setattr(consumer_module, "LOST_CHECK", 0.5)
+    async with rabbit(vhost) as seen:
+        await seen.queue(QUEUE)
+        async with consuming(settings_for(vhost)) as consumer:
+            waiting = asyncio.create_task(consumer.arrived())
+            # when the queue goes and is there again at once: RabbitMQ hands its messages to a consumer that it has lost
+            await seen.delete(QUEUE)
+            await seen.queue(QUEUE)
+            await seen.put(QUEUE, b"new")
+            # then they arrive all the same
+            async with asyncio.timeout(3 * DEADLINE):
+                assert [each.body for each in await waiting] == [b"new"]
+
+
 async def test_a_channel_closed_by_the_broker_is_opened_again(vhost: TestVhost) -> None:
     async with rabbit(vhost) as seen, proxy_to(vhost.amqp_url) as proxy:
         await seen.queue(QUEUE)
