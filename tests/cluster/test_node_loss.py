@@ -71,8 +71,8 @@ async def test_nodes_are_killed_one_after_another_and_every_confirmed_event_is_p
             await market.grown()
             report("one of two is back (from its start)", market, at)
 
-        # Then the books balance once all are back, and no process has died over it. Before, retries may wait: RabbitMQ up
-        # to 3.12.5 forwards none out of a queue that got its leader when it still held a lost node for their target's.
+        # Then the books balance once all are back, and no process has died over it. Before, retries may wait: docs/
+        # decisions/0017-cluster.md
         await asyncio.to_thread(cluster.start)
         await market.check_the_books()
         assert running.said("a worker process died, starting it again") == [], "".join(running.noise)
