@@ -106,15 +106,16 @@ class Relay:
                 self._until = asked + LEASE_SECONDS if ours else 0.0
             except StoreUnavailable as error:
                 self.last_error = str(error)
-            if self.active and not was:  # another may have published meanwhile
+            now = self.active  # asked once: a process may be frozen at any line, for longer than the lease
+            if now and not was:  # another may have published meanwhile
                 self._held.clear()
                 self._position.back()
                 self._wake.set()
-            if self.active and not said:
+            if now and not said:
                 log.info("this relay is the active one", holder=self._holder)
-            elif said and not self.active:
+            elif said and not now:
                 log.warning("this relay is not the active one any more", holder=self._holder)
-            said = self.active
+            said = now
             await asyncio.sleep(RENEW)
 
     async def _release(self) -> None:
