@@ -1,7 +1,7 @@
 """Ordered subscriptions on the broker: names, exchanges, queues, bindings. In: a `Subscription`. Out: broker objects.
 
     events ──bindings──► stock.partitions ──► stock.p8 ──► stock.p8.0 … stock.p8.7 ──(dead)──► stock.dlq
-                           fanout            topic, slots     single active consumer
+                           fanout           direct, slots     single active consumer
                                                  └─no slot──► stock.p8.keyless ──► stock.p8.0
 
 The number of partitions is in the names: another number is another *generation* beside the old one, and the binding
@@ -98,7 +98,7 @@ def ordered_exchanges(subscription: Subscription) -> list[Exchange]:
     arguments = {"alternate-exchange": keyless(subscription), ORDER_BY: subscription.order_by}
     return [
         Exchange(entrance(subscription), "fanout"),
-        Exchange(generation(subscription), "topic", arguments=arguments),
+        Exchange(generation(subscription), "direct", arguments=arguments),
         Exchange(keyless(subscription), "fanout", internal=True),
     ]
 
