@@ -18,13 +18,12 @@ from typing import Any
 
 from pipeline.topology.model import Binding, BrokerObjects, EventType, Exchange, Queue, Subscription, Topology
 from pipeline.topology.routing import queues_reached
-from pipeline.topology.slots import SLOTS, slot_keys, slot_of
+from pipeline.topology.slots import slot_keys, slot_of
 
 DATA = "data."  # what a path into the event's data begins with
 KEY_HEADER = "pipeline-key-"  # and the path: the header that tells the key
 # These attributes travel as headers of their own already.
 ATTRIBUTE_HEADERS: Mapping[str, str] = {"subject": "cloudEvents_subject", "source": "cloudEvents_source"}
-MOST_PARTITIONS = SLOTS
 KEYLESS = ".keyless"  # behind a generation's name: the exchange for what names no slot
 ORDER_BY = "pipeline-order-by"  # an argument of a generation, which RabbitMQ keeps and ignores: what its slots are of
 
